@@ -1,0 +1,138 @@
+"""Files that are written whole or not at all: temporary name, fsync, rename. No file of ours is ever a pickle."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as _safetensors_bytes
+from torch import Tensor
+
+from bpc.errors import FileFormatError, StorageError
+
+__all__ = [
+    "explain_os_error",
+    "load_tensors",
+    "read_json",
+    "save_tensors",
+    "write_atomic",
+    "write_json",
+]
+
+
+def explain_os_error(error: OSError, path: Path | str) -> StorageError:
+    """Turn an operating-system error about `path` into one line of advice."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = "the disk is full: free some space and run the same command again, it resumes"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = "no permission to write there: choose another folder with --out"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST):
+        advice = "a file is in the way of a folder: choose another folder with --out"
+    else:
+        advice = error.strerror or str(error)
+    return StorageError(f"Cannot write {path}: {advice}.")
+
+
+def write_atomic(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
+    """Call `write` on a temporary file beside `path`, fsync it, then rename it to `path`.
+
+    Raises:
+        StorageError: the file cannot be written; `path` is left as it was.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the platform lets a folder be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n"
+    write_atomic(path, lambda stream: stream.write(text.encode()))
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; a missing or damaged one is a `FileFormatError`."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"Cannot read {path}: {error}.") from error
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and string metadata as safetensors, atomically. Tensors are moved to the CPU."""
+    cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    data = _safetensors_bytes(cpu, metadata=dict(metadata))
+    write_atomic(path, lambda stream: stream.write(data))
+
+
+def load_tensors(path: Path | str, *, what: str = "a safetensors file") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file whole.
+
+    Args:
+        path: the file.
+        what: what the caller expects the file to be, for the error message.
+
+    Returns:
+        The tensors (on the CPU) and the string metadata.
+
+    Raises:
+        FileFormatError: missing, truncated, or not safetensors at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileFormatError(f"No such file: {path} (expected {what}).")
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            return tensors, dict(stream.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        size = path.stat().st_size
+        raise FileFormatError(
+            f"{path} is not {what}: {size} bytes that do not read as safetensors ({error}). "
+            "It is truncated or of another format."
+        ) from error
+
+
+def require_finite(tensor: Tensor, what: str) -> None:
+    """Raise `FileFormatError` when `tensor` holds NaN or infinity."""
+    if not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise FileFormatError(f"{what} holds {bad} values that are NaN or infinite; expected finite numbers.")

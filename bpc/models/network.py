@@ -1,0 +1,44 @@
+"""What the rest of the project needs of a network: a pure function of a flat parameter vector."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Network"]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A classifier as a pure function of k flat parameter vectors. Any object with these members will do.
+
+    Attributes:
+        num_params: p, the length of one parameter vector.
+        num_classes: y.
+        image_shape: (c, h, w) it accepts.
+        name: short and unique for the architecture (``convnet-w128-d3``); it goes into rows and store keys.
+    """
+
+    num_params: int
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    name: str
+
+    def init(self, k: int, generator: torch.Generator) -> Tensor:
+        """Draw k initial parameter vectors, (k, p), on the generator's device."""
+        ...
+
+    def __call__(self, params: Tensor, images: Tensor) -> Tensor:
+        """Logits (k, n, y) of images (n, c, h, w) shared by all k vectors, or (k, n, c, h, w), one set each.
+
+        Args:
+            params: (k, p).
+            images: channel-normalised pixels.
+        """
+        ...
+
+    def features(self, params: Tensor, images: Tensor) -> Tensor:
+        """Inputs of the last layer, (k, n, d); images as in `__call__`. Used by herding and k-center."""
+        ...
