@@ -1,0 +1,19 @@
+"""Datasets in their official formats, checksummed downloads, corruptions, and a user's own images."""
+
+from bpc.data.cifar import CORRUPTIONS, EXTRA_CORRUPTIONS, CorruptedCifar10
+from bpc.data.dataset import Dataset, Split, normalise
+from bpc.data.registry import DatasetStatus, dataset_names, describe_datasets, load_cifar10c, load_dataset
+
+__all__ = [
+    "CORRUPTIONS",
+    "EXTRA_CORRUPTIONS",
+    "CorruptedCifar10",
+    "Dataset",
+    "DatasetStatus",
+    "Split",
+    "dataset_names",
+    "describe_datasets",
+    "load_cifar10c",
+    "load_dataset",
+    "normalise",
+]

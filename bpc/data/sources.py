@@ -1,0 +1,133 @@
+"""Where datasets lie: the data root, the user cache, and the official files that would be downloaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from bpc.errors import DataError
+
+__all__ = [
+    "RemoteFile",
+    "Source",
+    "bad_file",
+    "cache_folder",
+    "find_archive",
+    "find_folder",
+    "reading",
+    "resolve_root",
+    "search_places",
+]
+
+RESTORE = "Restore the file, or delete its folder to have it downloaded again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """One official file to download, with the MD5 its publisher (or the reference loaders) gives for it."""
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, without folders."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset that lives in files.
+
+    Attributes:
+        name: what it is called on the command line.
+        folders: the folder names it is looked for under, the official one first.
+        markers: a folder that holds any one of these is taken for this dataset's folder.
+        contents: what the folder holds, in words.
+        remotes: what a download fetches: one archive that unpacks to `folders[0]`, or the files themselves.
+        archive: whether `remotes` is such an archive.
+        megabytes: how much a download fetches.
+        foreign: names of folders that hold another dataset with the same file names.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    markers: tuple[str, ...]
+    contents: str
+    remotes: tuple[RemoteFile, ...]
+    archive: bool
+    megabytes: int
+    foreign: tuple[str, ...] = ()
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` looks like this dataset's folder; reads no file."""
+        return any((folder / marker).exists() for marker in self.markers)
+
+
+def cache_folder() -> Path:
+    """The folder for downloads and decoded images: ``BPC_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("BPC_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("bpc"))
+
+
+def resolve_root(data_root: Path | str | None) -> Path | None:
+    """The data root given, else ``BPC_DATA_ROOT``, else None."""
+    chosen = data_root if data_root is not None else os.environ.get("BPC_DATA_ROOT") or None
+    return None if chosen is None else Path(chosen).expanduser()
+
+
+def _candidates(source: Source, data_root: Path | str | None) -> Iterator[Path]:
+    root = resolve_root(data_root)
+    if root is not None:
+        yield from (root / folder for folder in source.folders)
+        # The root may itself be the dataset's folder, unless its name says that it is another dataset's.
+        owner = root.parent.name if root.name == "raw" else root.name
+        if owner.lower() not in source.foreign:
+            yield root
+    yield from (cache_folder() / folder for folder in source.folders)
+
+
+def find_folder(source: Source, data_root: Path | str | None) -> Path | None:
+    """The first folder that holds this dataset, or None."""
+    return next((folder for folder in _candidates(source, data_root) if source.holds(folder)), None)
+
+
+def find_archive(source: Source, data_root: Path | str | None) -> Path | None:
+    """The official archive, if it was copied beside the other data but never unpacked."""
+    root = resolve_root(data_root)
+    if not source.archive or root is None:
+        return None
+    path = root / source.remotes[0].name
+    return path if path.is_file() else None
+
+
+def search_places(source: Source, data_root: Path | str | None) -> list[str]:
+    """Every place that `find_folder` looks in, for messages."""
+    root = resolve_root(data_root)
+    places = [str(folder) for folder in _candidates(source, data_root)]
+    if root is not None and not root.is_dir():
+        places.insert(0, f"{root} (which does not exist)")
+    return places
+
+
+def bad_file(path: Path | str, came: str, expected: str, advice: str = RESTORE) -> DataError:
+    """The error for a file that is not what it should be: what came, what was expected, what to do."""
+    return DataError(f"{path}: {came}; expected {expected}. {advice}.")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn a failure of the operating system to read `path` into a `DataError`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise bad_file(path, "there is no such file", "one of the dataset's files") from error
+    except OSError as error:
+        raise DataError(
+            f"Cannot read {path}: {error.strerror or error}. Check the file and its permissions."
+        ) from error

@@ -1,0 +1,209 @@
+"""The outer loop that learns a pseudocoreset, as an iterator: the caller decides what to evaluate, log or save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpc.data import Dataset
+from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.errors import ConfigError, FileFormatError, NumericalError
+from bpc.files import load_tensors, save_tensors
+from bpc.seeding import make_generator
+from bpc.selection import select
+
+__all__ = [
+    "DistillState",
+    "OuterConfig",
+    "distill",
+    "initial_coreset",
+    "load_state",
+    "real_batches",
+    "save_state",
+    "start",
+]
+
+MIN_STUDENT_LR = 1e-6  # a negative inner step size would climb the loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class OuterConfig:
+    """Outer SGD with momentum: velocity = momentum * velocity + gradient, then subtract lr * velocity.
+
+    Attributes:
+        lr_points: step size of the points.
+        momentum: of points, weights and inner learning rate alike.
+        lr_weights: step size of the weights; 0 leaves them as they are.
+        lr_student: step size of the inner learning rate (BPC-W); 0 leaves it as it is.
+    """
+
+    lr_points: float = 1000.0
+    momentum: float = 0.5
+    lr_weights: float = 0.0
+    lr_student: float = 0.0
+
+
+class DistillState(NamedTuple):
+    """Everything the loop needs to go on, and what the last step said."""
+
+    step: int  # steps done
+    coreset: LearnedCoreset
+    velocity_points: Tensor
+    velocity_weights: Tensor
+    velocity_student: Tensor
+    value: Tensor  # scalar, nan where the divergence knows only its gradient
+    grad_norm: Tensor  # scalar, Euclidean norm of the gradient of the points
+
+
+def initial_coreset(
+    dataset: Dataset, ipc: int, *, source: str, student_lr: float, total_weight: float | None, seed: int
+) -> LearnedCoreset:
+    """Where learning starts.
+
+    Args:
+        dataset: its training split is drawn from.
+        ipc: images per class.
+        source: ``real`` (a random subset) or ``noise`` (standard normal in the normalised space).
+        student_lr: inner learning rate.
+        total_weight: the weights sum to this (N, for a posterior of the full data's concentration); None: each is 1.
+        seed: of the subset or the noise.
+    """
+    if source not in ("real", "noise"):
+        raise ConfigError(f"Unknown initialisation {source!r}; choose real or noise.")
+    device = dataset.train.images.device
+    generator = make_generator("cpu", seed, "initial coreset")
+    index = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
+    split = dataset.train.take(index.to(device))
+    points = dataset.normalise(split.images)
+    if source == "noise":
+        points = torch.randn(points.shape, generator=generator).to(device)
+    m = len(points)
+    weight = 1.0 if total_weight is None else total_weight / m
+    return LearnedCoreset(
+        points=points,
+        labels=split.labels,
+        weights=torch.full((m,), weight, device=device),
+        student_lr=torch.tensor(student_lr, device=device),
+    )
+
+
+def start(coreset: LearnedCoreset) -> DistillState:
+    """The state before the first step."""
+    nan = torch.full_like(coreset.student_lr, float("nan"))
+    return DistillState(
+        0,
+        coreset,
+        torch.zeros_like(coreset.points),
+        torch.zeros_like(coreset.weights),
+        torch.zeros_like(coreset.student_lr),
+        nan,
+        nan,
+    )
+
+
+def real_batches(dataset: Dataset, size: int) -> Callable[[torch.Generator], RealBatch]:
+    """A function that draws `size` training images without replacement, normalised."""
+    n = len(dataset.train)
+    device = dataset.train.images.device
+
+    def draw(generator: torch.Generator) -> RealBatch:
+        index = torch.randperm(n, generator=generator)[: min(size, n)].to(device)
+        split = dataset.train.take(index)
+        return RealBatch(dataset.normalise(split.images), split.labels, n)
+
+    return draw
+
+
+def distill(
+    state: DistillState,
+    divergence: Divergence,
+    sample_window: Callable[[torch.Generator], ExpertWindow],
+    sample_real: Callable[[torch.Generator], RealBatch] | None,
+    config: OuterConfig,
+    *,
+    steps: int,
+    seed: int,
+) -> Iterator[DistillState]:
+    """Learn until `steps` steps are done, yielding the state after each.
+
+    The randomness of a step depends on `seed` and the step's number alone, so going on from a saved state gives the bits
+    that an uninterrupted loop gives.
+
+    Args:
+        state: from `start` or `load_state`.
+        divergence: gives the gradient.
+        sample_window: draws a window of an expert trajectory, given a CPU generator.
+        sample_real: draws a batch of real data, given a CPU generator; only called if the divergence needs it.
+        config: the outer optimiser.
+        steps: in total, those already done included.
+        seed: of the run.
+
+    Raises:
+        NumericalError: the coreset left the finite numbers; the state of the step before was the last good one.
+    """
+    device = state.coreset.points.device
+    while state.step < steps:
+        choose = make_generator("cpu", seed, "distill", state.step, "choose")
+        noise = make_generator(device, seed, "distill", state.step, "noise")
+        window = sample_window(choose)
+        real = sample_real(choose) if divergence.needs_real and sample_real is not None else None
+        gradient = divergence.gradient(state.coreset, window, real, noise)
+        grad_norm = gradient.points.norm()
+
+        velocity_points = config.momentum * state.velocity_points + gradient.points
+        velocity_weights = config.momentum * state.velocity_weights + gradient.weights
+        velocity_student = config.momentum * state.velocity_student + gradient.student_lr
+        coreset = state.coreset
+        points = coreset.points - config.lr_points * velocity_points
+        weights, student_lr = coreset.weights, coreset.student_lr
+        if config.lr_weights:
+            weights = (weights - config.lr_weights * velocity_weights).clamp(min=0.0)
+        if config.lr_student:
+            student_lr = (student_lr - config.lr_student * velocity_student).clamp(min=MIN_STUDENT_LR)
+        if not bool(torch.isfinite(points).all() & torch.isfinite(student_lr) & torch.isfinite(weights).all()):
+            raise NumericalError(
+                f"Learning diverged at step {state.step + 1}: the gradient's norm is {float(grad_norm):.3g} and the "
+                "coreset is no longer finite. The last checkpoint is good; lower --lr or --student-lr."
+            )
+        state = DistillState(
+            state.step + 1,
+            LearnedCoreset(points, coreset.labels, weights, student_lr),
+            velocity_points,
+            velocity_weights,
+            velocity_student,
+            gradient.value,
+            grad_norm,
+        )
+        yield state
+
+
+_STATE_FORMAT = "bpc-distill-state-1"
+
+
+def save_state(state: DistillState, path: Path, config_hash: str) -> None:
+    """Write a checkpoint, atomically."""
+    tensors = {
+        **{f"coreset.{k}": v for k, v in state.coreset._asdict().items()},
+        **{k: v for k, v in state._asdict().items() if isinstance(v, Tensor)},
+    }
+    save_tensors(path, tensors, {"format": _STATE_FORMAT, "step": str(state.step), "config_hash": config_hash})
+
+
+def load_state(path: Path, config_hash: str, device: torch.device | str) -> DistillState:
+    """Read a checkpoint of the run named by `config_hash`.
+
+    Raises:
+        FileFormatError: damaged, or of another run.
+    """
+    tensors, metadata = load_tensors(path, what="a distillation checkpoint")
+    if metadata.get("format") != _STATE_FORMAT or metadata.get("config_hash") != config_hash:
+        raise FileFormatError(f"{path} is not a checkpoint of this run; use --no-resume to start over.")
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    coreset = LearnedCoreset(*(tensors[f"coreset.{field}"] for field in LearnedCoreset._fields))
+    rest = {f: tensors[f] for f in DistillState._fields if f in tensors}
+    return DistillState(step=int(metadata["step"]), coreset=coreset, **rest)

@@ -1,0 +1,150 @@
+"""BPC-fKL: forward KL by a difference of expectations (Section 3.3, Algorithm 1 and Eq. 20 of Kim et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bpc.augment import AugmentConfig
+from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.inner import augmentation_draws, augmented, inner_end
+from bpc.errors import ConfigError
+from bpc.likelihood import LogLikelihood
+
+__all__ = ["ForwardKL", "ForwardKLConfig", "forward_kl_gradient"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardKLConfig:
+    """Settings of BPC-fKL (Table 2).
+
+    Attributes:
+        inner_steps: L_u.
+        expert_epochs: L_x.
+        samples: S, Gaussian draws around each endpoint.
+        sigma_core, sigma_expert: Sigma_u^(1/2) and Sigma_x^(1/2).
+        augment: augmentation of the inner SGD and of the coreset in each draw (common to both terms), or None.
+        reduction: "mean" divides by the sum of weights, which is what the published step size is for; "sum" is Eq. 20.
+        chunk: draws evaluated at once; changes memory and speed, not the result.
+    """
+
+    inner_steps: int = 30
+    expert_epochs: int = 1
+    samples: int = 30
+    sigma_core: float = 0.01
+    sigma_expert: float = 0.01
+    augment: AugmentConfig | None = None
+    reduction: Literal["mean", "sum"] = "mean"
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.expert_epochs < 1:
+            raise ConfigError(
+                f"BPC-fKL needs samples and expert_epochs of at least 1; got {self.samples}, {self.expert_epochs}."
+            )
+        if self.reduction not in ("mean", "sum"):
+            raise ConfigError(f"reduction must be 'mean' or 'sum'; got {self.reduction!r}.")
+
+
+def forward_kl_gradient(
+    log_likelihood: LogLikelihood,
+    coreset: LearnedCoreset,
+    samples_core: Tensor,
+    samples_full: Tensor,
+    *,
+    views: list[Tensor] | None = None,
+    reduction: Literal["mean", "sum"] = "sum",
+    chunk: int = 1,
+) -> CoresetGradient:
+    """grad KL[pi_x || pi_u] = E_{pi_u}[grad_u f(u)] - E_{pi_x}[grad_u f(u)] (Eq. 17), f = sum_m w_m log p(u_m | theta).
+
+    Args:
+        log_likelihood: of the model.
+        coreset: points, labels and weights; `points` must be the leaf that `views` were made from.
+        samples_core, samples_full: (s, p), draws of (approximations of) pi_u and pi_x.
+        views: the coreset as seen by each pair of draws, s tensors (m, ...) with a graph to ``coreset.points``; None means
+            the points themselves.
+        reduction: "sum" estimates the gradient of the KL; "mean" divides it by sum(w).
+        chunk: pairs evaluated at once.
+
+    Returns:
+        The gradient; `value` is the surrogate E_u[f] - E_x[f], nats, which falls as the posteriors agree better but is no
+        KL divergence.
+    """
+    points = coreset.points if coreset.points.requires_grad else coreset.points.detach().requires_grad_(True)
+    weights = coreset.weights.detach().requires_grad_(True)
+    grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
+    value = torch.zeros((), device=points.device, dtype=points.dtype)
+    s = len(samples_core)
+    for first in range(0, s, chunk):
+        index = range(first, min(first + chunk, s))
+        params = torch.cat([samples_core[index.start : index.stop], samples_full[index.start : index.stop]])
+        seen = points
+        if views is not None:
+            chosen = torch.stack([views[i] for i in index])
+            seen = torch.cat([chosen, chosen])  # both terms see the same augmented coreset
+        log_lik = log_likelihood(params, seen, coreset.labels) @ weights
+        if reduction == "mean":
+            log_lik = log_lik / weights.sum()
+        gap = (log_lik[: len(index)] - log_lik[len(index) :]).sum() / s
+        du, dw = torch.autograd.grad(gap, (points, weights))
+        grad_points += du
+        grad_weights += dw
+        value += gap.detach()
+    return CoresetGradient(grad_points.detach(), grad_weights, torch.zeros_like(coreset.student_lr), value)
+
+
+class ForwardKL:
+    """The divergence object: q_u around the end of the inner SGD (its gradient stopped), q_x around the expert's.
+
+    Args:
+        log_likelihood: of the model.
+        config: settings.
+    """
+
+    needs_real = False
+
+    def __init__(self, log_likelihood: LogLikelihood, config: ForwardKLConfig) -> None:
+        self.log_likelihood, self.config = log_likelihood, config
+        self.expert_epochs = config.expert_epochs
+
+    def gradient(
+        self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: torch.Generator
+    ) -> CoresetGradient:
+        """See `Divergence`."""
+        config = self.config
+        end = inner_end(
+            self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator
+        )
+        total = CoresetGradient(
+            torch.zeros_like(coreset.points),
+            torch.zeros_like(coreset.weights),
+            torch.zeros_like(coreset.student_lr),
+            torch.zeros_like(coreset.student_lr),
+        )
+        # chunk by chunk from the noise on, so that memory does not grow with S
+        for first in range(0, config.samples, config.chunk):
+            count = min(config.chunk, config.samples - first)
+            noise = torch.stack(
+                [
+                    torch.randn(2, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
+                    for _ in range(count)
+                ]
+            )
+            points = coreset.points.detach().requires_grad_(True)
+            draws = augmentation_draws(config.augment, points, count, generator)
+            part = forward_kl_gradient(
+                self.log_likelihood,
+                coreset._replace(points=points),
+                end + config.sigma_core * noise[:, 0],
+                experts.end + config.sigma_expert * noise[:, 1],
+                views=None if config.augment is None else [augmented(points, d) for d in draws],
+                reduction=config.reduction,
+                chunk=count,
+            )
+            share = count / config.samples
+            total = CoresetGradient(*(a + share * b for a, b in zip(total, part, strict=True)))
+        return total

@@ -1,0 +1,85 @@
+"""The inner SGD on the coreset that all three divergences share (Eq. 10 of Kim et al. 2022).
+
+theta^(t+1) = theta^(t) - eta * grad_theta loss(A_t(u), theta^(t)), with loss the weighted mean negative log-likelihood. The
+paper prints the sum; its step sizes (0.01 to 0.03) and its authors' code are for the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bpc.augment import AugmentConfig, AugmentDraw, apply, draw
+from bpc.divergences.base import LearnedCoreset
+from bpc.likelihood import LogLikelihood
+
+__all__ = ["augmentation_draws", "inner_end", "inner_loss", "inner_trajectory"]
+
+
+def augmentation_draws(
+    config: AugmentConfig | None, points: Tensor, count: int, generator: torch.Generator
+) -> list[AugmentDraw | None]:
+    """`count` independent augmentations of the coreset's images, drawn now so that they can be replayed."""
+    if config is None:
+        return [None] * count
+    n, *shape = points.shape
+    return [draw(config, n, tuple(shape), generator, device=points.device) for _ in range(count)]
+
+
+def augmented(points: Tensor, chosen: AugmentDraw | None) -> Tensor:
+    """`points` under one of `augmentation_draws`."""
+    return points if chosen is None else apply(points, chosen)
+
+
+def inner_loss(
+    log_likelihood: LogLikelihood, params: Tensor, coreset: LearnedCoreset, chosen: AugmentDraw | None
+) -> Tensor:
+    """-sum_m w_m log p(A(u_m) | theta) / sum_m w_m, nats, for one parameter vector (p,)."""
+    log_lik = log_likelihood(params.unsqueeze(0), augmented(coreset.points, chosen), coreset.labels)[0]
+    return -(coreset.weights * log_lik).sum() / coreset.weights.sum()
+
+
+def inner_trajectory(
+    log_likelihood: LogLikelihood,
+    start: Tensor,
+    coreset: LearnedCoreset,
+    draws: Sequence[AugmentDraw | None],
+    *,
+    visit: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Run len(draws) steps of inner SGD from `start` without keeping a graph.
+
+    Args:
+        log_likelihood: of the model.
+        start: (p,).
+        coreset: its `student_lr` is eta.
+        draws: the augmentation of each step.
+        visit: called with theta^(t) before every step.
+
+    Returns:
+        theta^(L_u), (p,), detached.
+    """
+    params = start.detach()
+    fixed = LearnedCoreset(*(tensor.detach() for tensor in coreset))
+    for chosen in draws:
+        if visit is not None:
+            visit(params)
+        params = params.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(inner_loss(log_likelihood, params, fixed, chosen), params)
+        params = params.detach() - fixed.student_lr * gradient
+    return params
+
+
+def inner_end(
+    log_likelihood: LogLikelihood,
+    start: Tensor,
+    coreset: LearnedCoreset,
+    steps: int,
+    augment: AugmentConfig | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """theta_u^(L_u), (p,): the end of a freshly augmented inner trajectory, detached."""
+    draws = augmentation_draws(augment, coreset.points, steps, generator)
+    return inner_trajectory(log_likelihood, start, coreset, draws)

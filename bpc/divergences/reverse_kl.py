@@ -1,0 +1,141 @@
+"""BPC-rKL: reverse KL by the covariance estimator (Section 3.1 and Algorithm 4 of Kim et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bpc.augment import AugmentConfig
+from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.covariance import covariance_surrogate, posterior_residual
+from bpc.divergences.inner import augmentation_draws, augmented, inner_end
+from bpc.errors import ConfigError
+from bpc.likelihood import LogLikelihood
+
+__all__ = ["ReverseKL", "ReverseKLConfig", "reverse_kl_gradient"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseKLConfig:
+    """Settings of BPC-rKL (Table 2).
+
+    Attributes:
+        inner_steps: L_u.
+        samples: S, Gaussian draws around theta_u^(L_u).
+        sigma: Sigma_u^(1/2), their standard deviation.
+        augment: augmentation of the inner SGD, or None.
+        augment_samples: also augment real and coreset images in the covariance, as Algorithm 4 is printed; the authors'
+            code leaves it out.
+        reduction: "mean" is Algorithm 4 (means over the batch and the coreset); "sum" is Eq. 4, the gradient of the KL.
+        chunk: draws evaluated at once; changes memory and speed, not the result.
+    """
+
+    inner_steps: int = 30
+    samples: int = 10
+    sigma: float = 0.01
+    augment: AugmentConfig | None = None
+    augment_samples: bool = False
+    reduction: Literal["mean", "sum"] = "mean"
+    chunk: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ConfigError(f"BPC-rKL needs at least 2 samples for a covariance; got {self.samples}.")
+        if self.reduction not in ("mean", "sum"):
+            raise ConfigError(f"reduction must be 'mean' or 'sum'; got {self.reduction!r}.")
+
+
+def reverse_kl_gradient(
+    log_likelihood: LogLikelihood,
+    coreset: LearnedCoreset,
+    samples: Tensor,
+    real: RealBatch,
+    *,
+    reduction: Literal["mean", "sum"] = "sum",
+    chunk: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """The covariance estimate from samples of the coreset posterior.
+
+    Args:
+        log_likelihood: of the model.
+        coreset: points, labels and weights.
+        samples: (s, p), draws of (an approximation of) pi_u.
+        real: the batch; "sum" scales it by N / B.
+        reduction: "sum" estimates grad KL[pi_u || pi_x]; "mean" replaces w by w / sum(w) and N / B by 1 / B and multiplies
+            the result by m, which for equal weights is Algorithm 4.
+        chunk: samples evaluated at once.
+
+    Returns:
+        Gradients with respect to points (m, ...) and weights (m,), nats per unit; subtract them.
+    """
+    points = coreset.points.detach().requires_grad_(True)
+    weights = coreset.weights.detach().requires_grad_(True)
+    effective = weights / weights.sum() if reduction == "mean" else weights
+    real_scale = 1.0 / len(real.points) if reduction == "mean" else real.total / len(real.points)
+    with torch.no_grad():
+        parts = samples.split(chunk)
+        log_lik_real = torch.cat([log_likelihood(part, real.points, real.labels) for part in parts])
+        log_lik_core = torch.cat([log_likelihood(part, points, coreset.labels) for part in parts])
+    residual = posterior_residual(log_lik_real, log_lik_core, effective, real_scale)
+
+    grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
+    for part, part_residual in zip(parts, residual.split(chunk), strict=True):
+        log_lik = log_likelihood(part, points, coreset.labels)
+        surrogate = covariance_surrogate(part_residual, log_lik, effective, len(samples))
+        du, dw = torch.autograd.grad(surrogate, (points, weights), retain_graph=reduction == "mean")
+        grad_points += du
+        grad_weights += dw
+    scale = float(len(points)) if reduction == "mean" else 1.0
+    return scale * grad_points, scale * grad_weights
+
+
+class ReverseKL:
+    """The divergence object: inner SGD from the expert's start, Gaussian draws around its end, covariance.
+
+    Args:
+        log_likelihood: of the model.
+        config: settings.
+    """
+
+    needs_real = True
+    expert_epochs = 0
+
+    def __init__(self, log_likelihood: LogLikelihood, config: ReverseKLConfig) -> None:
+        self.log_likelihood, self.config = log_likelihood, config
+
+    def gradient(
+        self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: torch.Generator
+    ) -> CoresetGradient:
+        """See `Divergence`. The value of the KL is not known, only its gradient: `value` is nan."""
+        if real is None:
+            raise ConfigError("BPC-rKL needs a batch of real data.")
+        config = self.config
+        end = inner_end(
+            self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator
+        )
+        noise = torch.randn(
+            config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype
+        )
+        log_likelihood = self.log_likelihood
+        if config.augment is not None and config.augment_samples:
+            (core_draw,) = augmentation_draws(config.augment, coreset.points, 1, generator)
+            (real_draw,) = augmentation_draws(config.augment, real.points, 1, generator)
+            real = real._replace(points=augmented(real.points, real_draw))
+            plain, real_points = self.log_likelihood, real.points
+
+            def log_likelihood(params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+                return plain(params, points if points is real_points else augmented(points, core_draw), labels)
+
+        du, dw = reverse_kl_gradient(
+            log_likelihood,
+            coreset,
+            end + config.sigma * noise,
+            real,
+            reduction=config.reduction,
+            chunk=config.chunk,
+        )
+        zero = torch.zeros_like(coreset.student_lr)
+        return CoresetGradient(du, dw, zero, torch.full_like(coreset.student_lr, float("nan")))

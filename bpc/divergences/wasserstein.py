@@ -1,0 +1,155 @@
+r"""BPC-W: the 2-Wasserstein distance of two Gaussians around trajectory endpoints (Section 3.2, Eq. 8-10 and 15 of Kim et
+al. 2022; with a common covariance this is the loss of Matching Training Trajectories).
+
+The inner SGD theta_{t+1} = theta_t - eta g_t, g_t = grad_theta loss(A_t(u), theta_t), is differentiated by its adjoint: with
+lambda_t = d loss / d theta_t,
+
+    lambda_t = lambda_{t+1} - eta H_t lambda_{t+1},   d/du -= eta d(g_t . lambda_{t+1})/du,   d/d eta -= g_t . lambda_{t+1}.
+
+Exact, and only one step's graph is alive at a time: memory is that of one step plus L_u parameter vectors, where autograd
+through the unrolled loop keeps all L_u graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bpc.augment import AugmentConfig, AugmentDraw
+from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.inner import augmentation_draws, inner_loss, inner_trajectory
+from bpc.errors import ConfigError
+from bpc.likelihood import LogLikelihood
+
+__all__ = ["Wasserstein", "WassersteinConfig", "wasserstein_loss", "wasserstein_unrolled"]
+
+# floor of a variance: its square root has no derivative at zero, where a trajectory stands still in a coordinate
+VARIANCE_FLOOR = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class WassersteinConfig:
+    """Settings of BPC-W (Table 2).
+
+    Attributes:
+        inner_steps: L_u.
+        expert_epochs: L_x.
+        augment: augmentation of the inner SGD, or None.
+        diagonal: the variant of Appendix C.1, with a diagonal covariance for each Gaussian. The paper does not say where they
+            come from; here each is the variance of the trajectory's own iterates (inner steps for q_u, snapshots for q_x).
+    """
+
+    inner_steps: int = 30
+    expert_epochs: int = 2
+    augment: AugmentConfig | None = None
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.inner_steps < 1 or self.expert_epochs < 1:
+            raise ConfigError(
+                f"BPC-W needs inner_steps and expert_epochs of at least 1; got {self.inner_steps}, {self.expert_epochs}."
+            )
+
+
+def iterate_std(iterates: Tensor) -> Tensor:
+    """Standard deviation of each coordinate over a trajectory's iterates (t, p) -> (p,)."""
+    return (iterates.var(0, correction=0) + VARIANCE_FLOOR).sqrt()
+
+
+def wasserstein_loss(iterates: Tensor, experts: ExpertWindow, *, diagonal: bool) -> Tensor:
+    """||theta_u - theta_x||^2 / ||theta_0 - theta_x||^2, plus sum (std_u - std_x)^2 over the same scale if `diagonal`.
+
+    Args:
+        iterates: (L_u + 1, p), theta_u^(0..L_u).
+        experts: the window.
+        diagonal: use diagonal covariances (Eq. 15 for commuting covariances) instead of a common one.
+    """
+    scale = (experts.start - experts.end).square().sum()
+    loss = (iterates[-1] - experts.end).square().sum()
+    if diagonal:
+        loss = loss + (iterate_std(iterates) - iterate_std(experts.snapshots)).square().sum()
+    return loss / scale
+
+
+def wasserstein_unrolled(
+    log_likelihood: LogLikelihood,
+    coreset: LearnedCoreset,
+    experts: ExpertWindow,
+    draws: list[AugmentDraw | None],
+    *,
+    diagonal: bool = False,
+) -> Tensor:
+    """The same loss by plain autograd through the unrolled loop: what the adjoint is tested against, and no more.
+
+    Keeps the graph of every step: L_u times the memory.
+    """
+    params = experts.start.detach().requires_grad_(True)
+    iterates = [params]
+    for chosen in draws:
+        loss = inner_loss(log_likelihood, params, coreset, chosen)
+        (gradient,) = torch.autograd.grad(loss, params, create_graph=True)
+        params = params - coreset.student_lr * gradient
+        iterates.append(params)
+    return wasserstein_loss(torch.stack(iterates), experts, diagonal=diagonal)
+
+
+class Wasserstein:
+    """The divergence object: matches the end of the inner SGD to the expert's snapshot L_x epochs on.
+
+    Args:
+        log_likelihood: of the model.
+        config: settings.
+    """
+
+    needs_real = False
+
+    def __init__(self, log_likelihood: LogLikelihood, config: WassersteinConfig) -> None:
+        self.log_likelihood, self.config = log_likelihood, config
+        self.expert_epochs = config.expert_epochs
+
+    def gradient(
+        self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: torch.Generator
+    ) -> CoresetGradient:
+        """See `Divergence`; also gives d / d student_lr."""
+        draws = augmentation_draws(self.config.augment, coreset.points, self.config.inner_steps, generator)
+        return self.adjoint(coreset, experts, draws)
+
+    def adjoint(
+        self, coreset: LearnedCoreset, experts: ExpertWindow, draws: list[AugmentDraw | None]
+    ) -> CoresetGradient:
+        """The gradient for given augmentations."""
+        path: list[Tensor] = []
+        end = inner_trajectory(self.log_likelihood, experts.start, coreset, draws, visit=path.append)
+        iterates = torch.stack([*(p.detach() for p in path), end])
+        path.clear()
+        if not self.config.diagonal:  # the loss looks at the endpoint only
+            last = end.clone().requires_grad_(True)
+            value = wasserstein_loss(last.unsqueeze(0), experts, diagonal=False)
+            (adjoint,) = torch.autograd.grad(value, last)
+            direct = None
+        else:
+            leaf = iterates.clone().requires_grad_(True)
+            value = wasserstein_loss(leaf, experts, diagonal=True)
+            (direct,) = torch.autograd.grad(value, leaf)
+            adjoint = direct[-1]
+
+        points = coreset.points.detach().requires_grad_(True)
+        weights = coreset.weights.detach().requires_grad_(True)
+        leaves = coreset._replace(points=points, weights=weights, student_lr=coreset.student_lr.detach())
+        grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
+        grad_lr = torch.zeros_like(leaves.student_lr)
+        for t in reversed(range(len(draws))):
+            params = iterates[t].detach().requires_grad_(True)
+            loss = inner_loss(self.log_likelihood, params, leaves, draws[t])
+            (gradient,) = torch.autograd.grad(loss, params, create_graph=True)
+            projection = gradient @ adjoint
+            hessian_adjoint, du, dw = torch.autograd.grad(projection, (params, points, weights))
+            grad_points -= leaves.student_lr * du
+            grad_weights -= leaves.student_lr * dw
+            grad_lr -= projection.detach()
+            adjoint = adjoint - leaves.student_lr * hessian_adjoint
+            if direct is not None:
+                adjoint = adjoint + direct[t]
+        return CoresetGradient(grad_points, grad_weights, grad_lr, value.detach())

@@ -1,0 +1,75 @@
+"""One distillation in a run's folder: progress, log, checkpoints, resume, and the coreset file at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from bpc.coreset import Pseudocoreset
+from bpc.distill import DistillState, OuterConfig, distill, load_state, save_state, start
+from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.progress import duration, progress, say
+from bpc.runs import Run
+
+__all__ = ["learn"]
+
+
+def learn(
+    run: Run,
+    initial: LearnedCoreset,
+    divergence: Divergence,
+    sample_window: Callable[[torch.Generator], ExpertWindow],
+    sample_real: Callable[[torch.Generator], RealBatch] | None,
+    outer: OuterConfig,
+    *,
+    steps: int,
+    seed: int,
+    template: Pseudocoreset,
+    checkpoint_seconds: float = 30.0,
+) -> Pseudocoreset:
+    """Learn for `steps` steps in the run's folder, going on from its checkpoint if it has one.
+
+    Writes ``checkpoint.safetensors`` now and then, a line of ``log.jsonl`` a step, and ``coreset.safetensors`` at the end.
+
+    Args:
+        run: the folder.
+        initial: where learning starts.
+        divergence, sample_window, sample_real, outer, steps, seed: as for `bpc.distill.distill`.
+        template: the coreset whose points, labels and weights are replaced by the learned ones.
+        checkpoint_seconds: at most this much work is lost by a kill.
+    """
+    device = initial.points.device
+    checkpoint = run.path / "checkpoint.safetensors"
+    state: DistillState = start(initial)
+    if checkpoint.exists():
+        state = load_state(checkpoint, run.hash, device)
+        if state.step < steps:
+            say(f"Going on from step {state.step} of {steps}.")
+    run.trim_log("step", state.step)
+    saved = begun = time.monotonic()
+    with progress(f"Learning ({template.method}, ipc {template.ipc})", steps, state.step) as report:
+        for state in distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed):
+            value, norm = float(state.value), float(state.grad_norm)
+            run.log(
+                step=state.step,
+                value=value,
+                grad_norm=norm,
+                student_lr=float(state.coreset.student_lr),
+                seconds=round(run.seconds, 3),
+            )
+            report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
+            if time.monotonic() - saved > checkpoint_seconds or state.step == steps:
+                save_state(state, checkpoint, run.hash)
+                saved = time.monotonic()
+    if time.monotonic() - begun > 1:
+        say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
+    learned = template.replace(
+        points=state.coreset.points,
+        labels=state.coreset.labels,
+        weights=state.coreset.weights,
+        provenance={**template.provenance, "steps": state.step, "student_lr": float(state.coreset.student_lr)},
+    )
+    learned.save(run.path / "coreset.safetensors")
+    return learned.to("cpu")

@@ -1,0 +1,136 @@
+"""Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2010, section 5.3), k chains at once.
+
+    H(theta, r) = -log density(theta) + |r|^2 / (2 s^2),   r ~ N(0, s^2),   accept with min(1, exp(H_old - H_new)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpc.errors import ConfigError
+from bpc.samplers.base import Kernel, LogDensity, value_and_grad
+from bpc.seeding import ChainGenerators
+
+__all__ = ["DIVERGENCE_ENERGY", "HMCConfig", "HMCInfo", "HMCState", "hmc", "leapfrog"]
+
+# an energy error beyond this many nats is a divergence (the threshold of Stan and Pyro)
+DIVERGENCE_ENERGY = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMCConfig:
+    """Settings of `hmc`.
+
+    Attributes:
+        step_size: initial leapfrog step; the state carries its own, (k,), so that a warm-up can adapt it.
+        leapfrog_steps: per draw.
+        momentum_scale: s; momentum ~ N(0, s^2) and the kinetic energy divides by s^2, so s^2 is the mass.
+        jitter: the step size of each draw is multiplied by 1 + jitter * U(-1, 1), so that no orbit is periodic.
+    """
+
+    step_size: float = 1e-2
+    leapfrog_steps: int = 10
+    momentum_scale: float = 1.0
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.step_size <= 0 or self.leapfrog_steps < 1 or self.momentum_scale <= 0 or not 0 <= self.jitter < 1:
+            raise ConfigError(f"HMC needs positive step size, leapfrog steps and momentum scale; got {self}.")
+
+
+class HMCState(NamedTuple):
+    """Where k chains stand."""
+
+    params: Tensor  # (k, p)
+    log_density: Tensor  # (k,) nats
+    grad: Tensor  # (k, p), kept, so that a leapfrog step costs one gradient and not two
+    step_size: Tensor  # (k,)
+
+
+class HMCInfo(NamedTuple):
+    """What happened in one draw of each chain."""
+
+    accept_prob: Tensor  # (k,)
+    accepted: Tensor  # (k,) bool
+    energy_change: Tensor  # (k,), H(proposal) - H(current), nats
+    energy: Tensor  # (k,), H of the state kept, nats
+    diverged: Tensor  # (k,) bool
+
+
+def leapfrog(
+    density_and_grad: Callable[[Tensor], tuple[Tensor, Tensor]],
+    params: Tensor,
+    momentum: Tensor,
+    grad: Tensor,
+    step_size: Tensor | float,
+    steps: int,
+    inverse_mass: Tensor | float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`steps` leapfrog steps: half kick, drift, half kick, with one gradient a step.
+
+    Args:
+        density_and_grad: (k, p) -> log density (k,), gradient (k, p).
+        params, momentum, grad: (k, p); `grad` is that of the log density at `params`.
+        step_size: a number, or (k, 1).
+        steps: how many.
+        inverse_mass: a number, or broadcastable to (k, p); velocity = momentum * inverse_mass.
+
+    Returns:
+        params, momentum, log density, gradient at the end.
+    """
+    momentum = momentum + 0.5 * step_size * grad
+    for i in range(steps):
+        params = params + step_size * inverse_mass * momentum
+        log_density, grad = density_and_grad(params)
+        momentum = momentum + (step_size if i < steps - 1 else 0.5 * step_size) * grad
+    return params, momentum, log_density, grad
+
+
+def hmc(log_density: LogDensity, config: HMCConfig) -> Kernel[HMCState, HMCInfo]:
+    """Textbook HMC: the momentum is drawn from the distribution that the kinetic energy describes."""
+    inverse_mass = 1.0 / config.momentum_scale**2
+
+    def init(params: Tensor, generators: ChainGenerators) -> HMCState:
+        value, grad = value_and_grad(log_density, params)
+        step_size = torch.full((len(params),), config.step_size, device=params.device, dtype=params.dtype)
+        return HMCState(params.detach(), value, grad, step_size)
+
+    def step(state: HMCState, generators: ChainGenerators) -> tuple[HMCState, HMCInfo]:
+        dtype = state.params.dtype
+        momentum = config.momentum_scale * generators.normal(state.params.shape[1]).to(dtype)
+        step_size = state.step_size
+        if config.jitter:
+            step_size = step_size * (1.0 + config.jitter * (2.0 * generators.uniform().to(dtype) - 1.0))
+        params, end_momentum, value, grad = leapfrog(
+            lambda theta: value_and_grad(log_density, theta),
+            state.params,
+            momentum,
+            state.grad,
+            step_size.unsqueeze(1),
+            config.leapfrog_steps,
+            inverse_mass,
+        )
+        # energies in double precision: the difference of two large sums decides
+        kinetic = 0.5 * inverse_mass * momentum.double().square().sum(1)
+        end_kinetic = 0.5 * inverse_mass * end_momentum.double().square().sum(1)
+        energy = kinetic - state.log_density.double()
+        end_energy = end_kinetic - value.double()
+        change = torch.nan_to_num(end_energy - energy, nan=torch.inf)
+        accept_prob = torch.exp(-change.clamp(min=0.0))
+        accepted = generators.uniform().double() < accept_prob
+        keep = accepted.unsqueeze(1)
+        new = HMCState(
+            torch.where(keep, params, state.params),
+            torch.where(accepted, value, state.log_density),
+            torch.where(keep, grad, state.grad),
+            state.step_size,
+        )
+        kept_energy = torch.where(accepted, end_energy, energy)
+        return new, HMCInfo(accept_prob, accepted, change, kept_energy, change > DIVERGENCE_ENERGY)
+
+    return Kernel(init, step)

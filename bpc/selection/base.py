@@ -1,0 +1,134 @@
+"""What all selection methods share: the members of each class, checked features, the coreset of the chosen points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bpc.coreset import Pseudocoreset
+from bpc.data.dataset import Dataset
+from bpc.errors import ConfigError, DataError
+
+__all__ = ["build_coreset", "class_members", "select_by_class"]
+
+
+def class_members(labels: Tensor, num_classes: int, ipc: int) -> list[Tensor]:
+    """The indices (n_y,) of each class's points, ascending, one tensor a class.
+
+    Args:
+        labels: (n,) int64 in 0 .. num_classes - 1.
+        num_classes: y.
+        ipc: points wanted from each class.
+
+    Raises:
+        ConfigError: ipc below 1.
+        DataError: a class has fewer than ipc points, or a label is no class.
+    """
+    if ipc < 1:
+        raise ConfigError(f"ipc (images per class) must be 1 or more; got {ipc}.")
+    if labels.ndim != 1 or len(labels) == 0:
+        raise DataError(f"Labels must have shape (n,), n > 0; got {tuple(labels.shape)}.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(f"Labels run from {low} to {high}; expected 0 to {num_classes - 1}.")
+    members = [torch.nonzero(labels == y).flatten() for y in range(num_classes)]
+    smallest = min(range(num_classes), key=lambda y: len(members[y]))
+    if len(members[smallest]) < ipc:
+        size = len(members[smallest])
+        advice = f"choose an ipc of at most {size}" if size else "leave the empty class out of the dataset"
+        raise DataError(f"ipc {ipc} is more than class {smallest} has: {size} points; {advice}.")
+    return members
+
+
+def select_by_class(
+    labels: Tensor,
+    ipc: int,
+    num_classes: int,
+    features: Tensor | None,
+    choose: Callable[[Tensor, int], Tensor],
+    *,
+    method: str,
+) -> Tensor:
+    """Run `choose` on each class's own features, centred at the class's mean.
+
+    Args:
+        labels: (n,) int64.
+        ipc: points to choose from each class.
+        num_classes: y.
+        features: (n, d).
+        choose: from float64 features (n_y, d) of mean zero and ipc to ipc different row numbers.
+        method: for error messages.
+
+    Returns:
+        (ipc * num_classes,) int64, class 0's first.
+
+    Raises:
+        ConfigError: no features.
+        DataError: features of another shape or not finite, a class smaller than ipc.
+    """
+    if features is None:
+        raise ConfigError(f"Selection by {method} needs the points' features (n, d); got none.")
+    if features.ndim != 2 or len(features) != len(labels):
+        raise DataError(f"Features must have shape ({len(labels)}, d); got {tuple(features.shape)}.")
+    if not bool(torch.isfinite(features).all()):
+        bad = int((~torch.isfinite(features)).any(1).sum())
+        raise DataError(
+            f"Features of {bad} of {len(features)} points are NaN or infinite; selection by {method} needs finite "
+            "ones. Check the images and the network that made them."
+        )
+    chosen = []
+    for index in class_members(labels, num_classes, ipc):
+        # float64, one class at a time: near-ties are then decided by the points and not by rounding
+        own = features.detach()[index.to(features.device)].double()
+        rows = choose(own - own.mean(0), ipc)
+        chosen.append(index[rows.to(index.device)])
+    return torch.cat(chosen)
+
+
+def build_coreset(
+    dataset: Dataset,
+    indices: Tensor,
+    *,
+    method: str,
+    seed: int,
+    config_hash: str = "",
+    preset: str = "",
+) -> Pseudocoreset:
+    """The training points at `indices` as a coreset of weight one each.
+
+    Args:
+        dataset: the points are of its training split.
+        indices: (m,) int64, all different; kept in the provenance under ``indices``.
+        method: name for the coreset and its rows.
+        seed: of the run.
+        config_hash: of the run.
+        preset: of the run.
+
+    Raises:
+        DataError: an index is out of range or comes twice.
+    """
+    n = len(dataset.train)
+    numbers = [int(i) for i in indices.tolist()]
+    if not numbers or min(numbers) < 0 or max(numbers) >= n or len(set(numbers)) < len(numbers):
+        raise DataError(
+            f"A coreset of {dataset.name} needs different indices from 0 to {n - 1}; got {len(numbers)}, "
+            f"{len(set(numbers))} of them different"
+            + (f", from {min(numbers)} to {max(numbers)}." if numbers else ".")
+        )
+    chosen = dataset.train.take(indices.to(dataset.train.images.device))
+    return Pseudocoreset(
+        points=dataset.normalise(chosen.images),
+        labels=chosen.labels,
+        weights=torch.ones(len(chosen), device=chosen.images.device),
+        mean=dataset.mean,
+        std=dataset.std,
+        dataset=dataset.name,
+        method=method,
+        num_classes=dataset.num_classes,
+        preset=preset,
+        config_hash=config_hash,
+        seed=seed,
+        provenance={"indices": numbers},
+    )

@@ -1,0 +1,276 @@
+"""The rows of many runs in one summary: mean and spread over seeds, gain over random, published numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bpc.errors import DataError
+from bpc.files import read_json
+from evaluation.metrics import METRICS
+from evaluation.published import published_value
+from evaluation.rows import COLUMNS, read_rows
+
+__all__ = ["METHODS", "SUMMARY_COLUMNS", "GroupKey", "groups", "load_runs", "method_label", "summarise"]
+
+# Our names and what a reader sees, in the order of a table.
+METHODS = {
+    "random": "Random",
+    "herding": "Herding",
+    "kcenter": "K-center",
+    "craig": "CRAIG",
+    "adacore": "AdaCore",
+    "rkl": "BPC-rKL",
+    "wasserstein": "BPC-W",
+    "fkl": "BPC-fKL",
+    "full": "Full data",
+}
+_LEARNED = ("rkl", "wasserstein", "fkl")
+_TABLE = ["dataset", "architecture", "sampler", "protocol"]
+_BASELINE = [*_TABLE, "ipc", "metric"]
+_CELL = ["dataset", "architecture", "method", "augment", "ipc", "sampler", "protocol"]
+_CONTEXT: dict[str, Any] = {"augment": False, "scale": ""}
+
+SUMMARY_COLUMNS = [
+    *_CELL,
+    "metric",
+    "unit",
+    "higher_is_better",
+    "mean",
+    "std",
+    "n",
+    "n_nonfinite",
+    "mean_finite",
+    "gain_over_random",
+    "gain_se",
+    "published",
+    "published_std",
+    "runs",
+    "seconds",
+    "device",
+    "scale",
+    "values",
+]
+
+
+class GroupKey(NamedTuple):
+    """What one table or figure is about; its rows differ only in method and size."""
+
+    dataset: str
+    architecture: str
+    sampler: str
+    protocol: str
+
+
+def method_label(method: str, augment: bool = False) -> str:
+    """The method as a reader sees it; `augment` marks a coreset learned with augmentation, as in Table 1."""
+    return METHODS.get(method, method) + (" (+Aug)" if augment else "")
+
+
+def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """The rows of runs, with the columns `augment` and `scale` from their `run.json`.
+
+    Args:
+        paths: runs' folders, `rows.csv` files, or folders that are searched for them. A run given twice
+            counts once.
+
+    Raises:
+        DataError: nothing found, or two different values for the same row.
+        FileFormatError: a file that is not a `rows.csv`.
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    files: dict[Path, None] = {}  # an ordered set
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(path.rglob("rows.csv"))
+            if not found:
+                raise DataError(
+                    f"No rows.csv in {path} or below it; expected the folder of an evaluated run."
+                )
+            files.update(dict.fromkeys(p.resolve() for p in found))
+        elif path.is_file():
+            files[path.resolve()] = None
+        else:
+            raise DataError(
+                f"No such run: {path}; expected a run's folder, its rows.csv, or a folder of runs."
+            )
+    if not files:
+        raise DataError("No run was given to compare; expected at least one run's folder.")
+    frames = [read_rows(file).assign(**_context(file)) for file in files]
+    rows = pd.concat(frames, ignore_index=True)
+    if rows.empty:
+        raise DataError(f"{', '.join(map(str, files))}: no rows yet; the runs have not been evaluated.")
+    return _refuse_conflicts(rows)
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each dataset, architecture, method, ipc, sampler, protocol and metric, over its seeds.
+
+    Coresets learned with and without augmentation are kept apart (`augment`). The random coreset that each
+    distillation evaluates beside its own counts once where several runs hold the same numbers for the same
+    seed; other repeated seeds are pooled with a warning.
+
+    Returns:
+        `SUMMARY_COLUMNS`:
+        mean, std: over seeds, std with n - 1 (nan for one seed). Both are nan as soon as one chain is not
+            finite: leaving a diverged chain out would flatter the method. `mean_finite` is the mean of the
+            others.
+        n, n_nonfinite: values, and how many of them are not finite.
+        gain_over_random: mean minus the mean of `random` at the same place (above 0 is better only where
+            higher is), and `gain_se`, its standard error sqrt(std^2/n + std_random^2/n_random) (Welch); nan
+            with one seed on either side.
+        published, published_std: under the protocol `kim2022` only.
+        runs, seconds: how many runs and how much wall time it took (sum over distinct seeds); values: tuple,
+            one a seed.
+    """
+    missing = [name for name in COLUMNS if name not in rows.columns]
+    if missing:
+        raise DataError(f"Rows to summarise lack the columns {', '.join(missing)}.")
+    rows = rows.assign(**{name: value for name, value in _CONTEXT.items() if name not in rows.columns})
+    # Real points are not learned: the random coreset beside an augmented distillation is the same random
+    # coreset.
+    rows = rows.assign(augment=rows["augment"].astype(bool) & rows["method"].isin(_LEARNED))
+    rows = _drop_repeats(_refuse_conflicts(rows))
+    records = [_record(key, group) for key, group in rows.groupby([*_CELL, "metric"], sort=False)]
+    summary = pd.DataFrame(records, columns=SUMMARY_COLUMNS)
+    _add_gain(summary)
+    order = pd.DataFrame(
+        {
+            **{name: summary[name] for name in _TABLE},
+            "full": summary["method"] == "full",
+            "ipc": summary["ipc"],
+            "method": summary["method"].map(_rank(METHODS)).fillna(len(METHODS)),
+            "augment": summary["augment"],
+            "metric": summary["metric"].map(_rank(METRICS)).fillna(len(METRICS)),
+        }
+    )
+    return summary.loc[order.sort_values(list(order.columns), kind="stable").index].reset_index(drop=True)
+
+
+def groups(summary: pd.DataFrame) -> Iterator[tuple[GroupKey, pd.DataFrame]]:
+    """The parts of a summary that make one table each."""
+    for key, part in summary.groupby(_TABLE, sort=True):
+        yield GroupKey(*map(str, key)), part.reset_index(drop=True)
+
+
+def _record(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
+    cell = dict(zip([*_CELL, "metric"], key, strict=True))
+    values = group["value"].to_numpy(dtype=float)
+    finite = values[np.isfinite(values)]
+    all_finite = len(finite) == len(values)
+    published = None
+    if cell["protocol"] == "kim2022":
+        published = published_value(
+            cell["dataset"],
+            cell["method"],
+            cell["sampler"],
+            bool(cell["augment"]),
+            int(cell["ipc"]),
+            cell["metric"],
+        )
+    return {
+        **cell,
+        "unit": group["unit"].iloc[0],
+        "higher_is_better": bool(group["higher_is_better"].iloc[0]),
+        "mean": values.mean() if all_finite else math.nan,
+        "std": values.std(ddof=1) if all_finite and len(values) > 1 else math.nan,
+        "n": len(values),
+        "n_nonfinite": len(values) - len(finite),
+        "mean_finite": finite.mean() if len(finite) else math.nan,
+        "published": published[0] if published else math.nan,
+        "published_std": published[1] if published else math.nan,
+        "runs": group["run"].nunique(),
+        "seconds": group["seconds"].sum(min_count=1),
+        "device": _join(group["device"]),
+        "scale": _join(group["scale"]),
+        "values": tuple(values.tolist()),
+    }
+
+
+def _add_gain(summary: pd.DataFrame) -> None:
+    """Fill `gain_over_random` and `gain_se` in place."""
+    random = summary[summary["method"] == "random"].set_index(_BASELINE)
+    gains, errors = [], []
+    for _, row in summary.iterrows():
+        key = tuple(row[name] for name in _BASELINE)
+        if row["method"] == "random" or key not in random.index:
+            gains.append(math.nan)
+            errors.append(math.nan)
+            continue
+        base = random.loc[key]
+        gains.append(row["mean"] - base["mean"])
+        errors.append(math.sqrt(row["std"] ** 2 / row["n"] + base["std"] ** 2 / base["n"]))
+    summary["gain_over_random"], summary["gain_se"] = gains, errors
+
+
+def _drop_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Count a seed once where several runs hold the same numbers for it, as for random beside each run."""
+    seen: dict[tuple[Any, ...], list[dict[str, str]]] = {}
+    keep: list[Any] = []
+    pooled: set[str] = set()
+    for key, block in rows.groupby([*_CELL, "seed", "run", "config_hash"], sort=False):
+        # nine digits: the last bits depend on which chains ran beside it
+        numbers = dict(zip(block["metric"], block["value"].map("{:.9g}".format), strict=True))
+        known = seen.setdefault(key[: len(_CELL) + 1], [])
+        shared = [(other, numbers.keys() & other.keys()) for other in known]
+        same = [other for other, common in shared if common and all(other[m] == numbers[m] for m in common)]
+        if not same and any(common for _, common in shared):
+            pooled.add(f"{key[2]} at {key[4]} ipc on {key[0]} ({key[5]}, {key[6]})")
+        fresh = [metric not in {m for other in same for m in other} for metric in block["metric"]]
+        keep.extend(block.index[fresh])
+        known.append(numbers)
+    if pooled:
+        warnings.warn(
+            f"Several runs hold different numbers for the same seed and are pooled: "
+            f"{'; '.join(sorted(pooled))}. "
+            "Name the runs to be compared one by one to keep them apart.",
+            stacklevel=3,
+        )
+    return rows.loc[sorted(keep)]
+
+
+def _refuse_conflicts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop rows that are there twice, with a warning; refuse the same row with two values."""
+    identity = ["run", "config_hash", *(name for name in _CELL if name in rows.columns), "seed", "metric"]
+    again = rows.duplicated(identity, keep="first")
+    if not again.any():
+        return rows
+    differing = rows.drop_duplicates([*identity, "value"]).duplicated(identity)
+    if differing.any():
+        row = rows.loc[differing[differing].index[0]]
+        raise DataError(
+            f"Run {row['run']} has two values for {row['metric']} of {row['method']}, ipc {row['ipc']}, "
+            f"seed {row['seed']}; expected one. Give only one of its copies, or evaluate it again."
+        )
+    warnings.warn(f"{int(again.sum())} rows are there twice and count once.", stacklevel=3)
+    return rows[~again]
+
+
+def _context(rows_file: Path) -> dict[str, Any]:
+    """`augment` and `scale` of the run that a `rows.csv` belongs to; defaults without a `run.json`."""
+    source = rows_file.parent / "run.json"
+    run = read_json(source) if source.is_file() else {}
+    if not isinstance(run, dict):
+        raise DataError(f"{source} is not a run's description: expected a JSON object.")
+    config = run.get("config")
+    augment = run.get("augment", config.get("augment", False) if isinstance(config, dict) else False)
+    scale = run.get("scale") or ""
+    if isinstance(augment, str):  # the names of the augmentations
+        augment = augment.lower() not in ("", "none", "false")
+    return {"augment": bool(augment), "scale": scale if isinstance(scale, str) else json.dumps(scale)}
+
+
+def _rank(names: Iterable[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
+def _join(texts: Sequence[str] | pd.Series) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))

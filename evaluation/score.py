@@ -1,0 +1,116 @@
+"""One evaluation in a run's folder: chains to rows, as they are produced, and the predictive they came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from bpc.augment import AugmentConfig
+from bpc.coreset import Pseudocoreset
+from bpc.data import Dataset
+from bpc.files import load_tensors, save_tensors
+from bpc.models import Network
+from bpc.progress import progress, say
+from bpc.runs import Run, device_name
+from evaluation.evaluate import EvaluationConfig, evaluate, iterations
+from evaluation.metrics import KIM2022_VARIANTS, METRICS
+from evaluation.rows import Row, RowWriter, read_rows
+
+__all__ = ["score"]
+
+
+def score(
+    run: Run,
+    network: Network,
+    dataset: Dataset,
+    coresets: Sequence[Pseudocoreset],
+    config: EvaluationConfig,
+    *,
+    seeds: Sequence[int],
+    augment: AugmentConfig | None = None,
+    chains_at_once: int = 0,
+) -> None:
+    """Evaluate and write ``rows.csv`` (one row a seed and metric) and ``predictive-*.safetensors`` in the run's folder.
+
+    Seeds whose rows are there are skipped, so calling this again finishes what was interrupted.
+
+    Args:
+        run: the folder.
+        network, dataset, coresets, config, seeds, augment, chains_at_once: as for `evaluation.evaluate.evaluate`.
+    """
+    first = coresets[0]
+    name = f"{first.method} by {config.sampler} ({config.protocol})"
+    rows_path = run.path / "rows.csv"
+    metrics = [
+        *(m for m in METRICS if config.protocol != "exact" or m not in KIM2022_VARIANTS),
+    ]
+    cell = {
+        "method": first.method,
+        "ipc": first.ipc,
+        "sampler": config.sampler,
+        "protocol": config.protocol,
+    }
+    done: set[int] = set()
+    if rows_path.exists():
+        rows = read_rows(rows_path)
+        for key, value in cell.items():
+            rows = rows[rows[key] == value]
+        counts = rows.groupby("seed")["metric"].nunique()
+        done = {int(s) for s, count in counts.items() if count >= len(metrics)}  # type: ignore[call-overload]
+    written: set[tuple[int, str]] = set()
+    if rows_path.exists():
+        written = {(int(s), str(m)) for s, m in zip(rows["seed"], rows["metric"], strict=True)}
+
+    total = iterations(network, first, config) * len([s for s in seeds if s not in done])
+    with RowWriter(rows_path) as writer, progress(f"Scoring {name}", total) as report:
+        for block in evaluate(
+            network,
+            dataset,
+            coresets,
+            config,
+            seeds=seeds,
+            augment=augment,
+            chains_at_once=chains_at_once,
+            folder=run.path,
+            config_hash=f"{run.hash}-{first.method}",
+            skip=done.__contains__,
+            report=report.update,
+        ):
+            for i, seed in enumerate(block.seeds):
+                save_tensors(
+                    run.path / f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors",
+                    {"probs": block.probs[i]},
+                    {"config_hash": run.hash, "seed": str(seed), "test_images": str(config.test_images)},
+                )
+                for metric in metrics:
+                    if (seed, metric) in written:
+                        continue
+                    value = float(block.metrics[metric][i])
+                    writer.write(
+                        Row(
+                            run=run.path.name,
+                            config_hash=run.hash,
+                            dataset=dataset.name,
+                            architecture=network.name,
+                            seed=seed,
+                            metric=metric,
+                            value=value,
+                            seconds=block.seconds / len(block.seeds),
+                            device=device_name(run.device),
+                            **cell,  # type: ignore[arg-type]
+                        )
+                    )
+                if math.isnan(float(block.metrics["accuracy"][i])):
+                    say(f"Chain {seed} of {name} left the finite numbers; its rows say nan and it is not averaged in.")
+
+
+def load_predictive(run: Run, method: str, config: EvaluationConfig, seeds: Sequence[int]) -> torch.Tensor:
+    """(seeds, n, y): the predictive probabilities that `score` saved."""
+    found = []
+    for seed in seeds:
+        path = run.path / f"predictive-{method}-{config.sampler}-{config.protocol}-{seed}.safetensors"
+        tensors, _ = load_tensors(path, what="a saved predictive")
+        found.append(tensors["probs"])
+    return torch.stack(found)

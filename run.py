@@ -1,0 +1,748 @@
+#!/usr/bin/env python3
+"""The command line: parses, wires, prints. No algorithm lives here; `python run.py --help` teaches."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+Flag = tyro.conf.arg
+
+
+@dataclass(kw_only=True)
+class Common:
+    dataset: Annotated[str, Flag(metavar="NAME|PATH")] = "cifar10"
+    """digits (needs no file), cifar10, cifar100, mnist, fashion_mnist, imagenette, or a path to your own: a folder of images
+    by class, an .npz or .safetensors file, or a folder with a train/test pair of them."""
+    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """Where datasets are looked for first (or set BPC_DATA_ROOT); then the user cache; then they are downloaded."""
+    validation_fraction: float = 0.0
+    """Hold out this fraction of the training images and use them instead of the test set: choose settings with it."""
+    device: str = "auto"
+    """auto (a CUDA GPU if there is one), cpu, cuda, cuda:1."""
+    seed: int = 0
+    """Every random number derives from it."""
+    out: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """The run's own folder. Default: under runs/, named by job, dataset, method and configuration."""
+    resume: bool = True
+    """Go on with what the folder holds; --no-resume starts over."""
+
+
+@dataclass(kw_only=True)
+class Model:
+    model: Annotated[str, Flag(metavar="convnet|FILE.py:FUNCTION")] = "convnet"
+    """The ConvNet, or your own: FUNCTION(image_shape, num_classes) returns a torch module."""
+    width: int | None = None
+    """ConvNet channels. Default 128 (32 on digits)."""
+    depth: int | None = None
+    """ConvNet blocks. Default 3 (2 on digits, 5 on imagenette)."""
+    norm: Annotated[str, Flag(metavar="instance|group|none")] = "instance"
+    """ConvNet normalisation."""
+    activation: Annotated[str, Flag(metavar="relu|leaky_relu|gelu|silu|tanh")] = "relu"
+    """ConvNet activation."""
+
+
+@dataclass(kw_only=True)
+class Training:
+    experts: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """The trajectory store. Default: under runs/, keyed by dataset, network and training settings, so it is reused."""
+    num_experts: int | None = None
+    """How many experts. Default: those in the store that are long enough, else 100 as published (10 on digits)."""
+    epochs: int | None = None
+    """Epochs each is trained for. Default: 50 as published (20 on digits); distill trains what it needs."""
+    expert_lr: float = 0.01
+    """Step size of the experts' SGD."""
+    expert_batch: int = 256
+    """Images per step of the experts' SGD."""
+    together: int | None = None
+    """Experts trained in one batch. Default 1 on the CPU, 10 on a GPU."""
+    augment: Annotated[str | None, Flag(metavar="OP_OP|none")] = None
+    """Differentiable augmentation of experts and coreset. Default color_crop_cutout_flip_scale_rotate, as published (none on
+    digits)."""
+
+
+@dataclass(kw_only=True)
+class Scoring:
+    seeds: int = 5
+    """Chains; chain i uses seed + i."""
+    protocol: Annotated[str, Flag(metavar="kim2022|kim2022-scaled|exact")] = "kim2022"
+    """kim2022: the published one. kim2022-scaled: its penalty for small networks. exact: textbook HMC."""
+    test_images: int = 0
+    """Score on this many test images, evenly spaced; 0 is all."""
+    chains_at_once: int = 0
+    """Chains in one batch; 0 chooses by memory."""
+    iterations: int | None = None
+    """Change Table 3's N (the row is then no longer the published protocol)."""
+    burn_in: int | None = None
+    """Change Table 3's burn."""
+    leapfrog_steps: int | None = None
+    """Change Table 3's m; under exact, leapfrog steps a draw (default 20)."""
+    step_size: float | None = None
+    """Change Table 3's epsilon."""
+    penalty: float | None = None
+    """Change Table 3's lambda."""
+    warmup: int = 200
+    """exact: draws in which the step size is adapted."""
+    samples: int = 200
+    """exact: draws kept."""
+    prior_std: float = 0.1
+    """exact: standard deviation of the Gaussian prior on every parameter."""
+
+
+@dataclass(kw_only=True)
+class Experts(Training, Model, Common):
+    """Train expert SGD trajectories and store a snapshot after every epoch; run again to extend or resume."""
+
+
+@dataclass(kw_only=True)
+class Distill(Scoring, Training, Model, Common):
+    """Learn a pseudocoreset, then score it by HMC beside a random coreset of the same size and the published row."""
+
+    divergence: Annotated[str, Flag(metavar="fkl|rkl|wasserstein")]
+    """Forward KL, reverse KL, or Wasserstein distance between the posteriors of coreset and full data."""
+    ipc: int
+    """Images per class."""
+    preset: Annotated[str | None, Flag(metavar="kim2022|kim2022-code|digits")] = None
+    """Where the settings come from. Default kim2022, Tables 2 and C.3 of Kim et al. (2022); digits on digits."""
+    evaluate: bool = True
+    """Score the coreset when it is learned."""
+    steps: int | None = None
+    """Outer steps (K)."""
+    lr: float | None = None
+    """Outer step size on the images (gamma)."""
+    momentum: float | None = None
+    """Outer momentum."""
+    max_start_epoch: int | None = None
+    """Start epochs are drawn below this (T+)."""
+    inner_steps: int | None = None
+    """SGD steps on the coreset (L_u)."""
+    expert_epochs: int | None = None
+    """Expert epochs from start to end (L_x)."""
+    student_lr: float | None = None
+    """Inner step size (eta); where wasserstein's learned one starts."""
+    lr_student: float | None = None
+    """wasserstein: step size of the learned inner step size."""
+    draws: int | None = None
+    """Gaussian draws (S)."""
+    sigma: float | None = None
+    """Standard deviation of both Gaussians (Sigma_u^1/2 and Sigma_x^1/2)."""
+    real_batch: int | None = None
+    """rkl: real images per step (B)."""
+    init: Annotated[str, Flag(metavar="real|noise")] = "real"
+    """Start from a random subset of the data, or from noise."""
+    diagonal: bool = False
+    """wasserstein: diagonal covariances (Appendix C.1)."""
+    reduction: Annotated[str, Flag(metavar="mean|sum")] = "mean"
+    """fkl, rkl: mean as published, or sum: the gradient of the KL itself, with weights N/M."""
+    learn_weights: bool = False
+    """Learn the points' weights as well, as in the original pseudocoresets."""
+    lr_weights: float = 0.1
+    """Step size of the weights."""
+    chunk: int | None = None
+    """Gaussian draws evaluated at once: less memory, the same result. Default 1 on the CPU, all on a GPU."""
+    checkpoint_seconds: float = 30.0
+    """A kill loses at most this much work."""
+
+
+@dataclass(kw_only=True)
+class Select(Training, Model, Common):
+    """Choose real points: random, herding or k-center on the features of a trained network."""
+
+    method: Annotated[str, Flag(metavar="random|herding|kcenter")]
+    """How to choose."""
+    ipc: int
+    """Images per class."""
+
+
+@dataclass(kw_only=True)
+class Evaluate(Scoring, Model, Common):
+    """Score coresets by MCMC: one row per seed and metric in rows.csv, and a table."""
+
+    coreset: Annotated[tuple[Path, ...], Flag(metavar="PATH ...")]
+    """A coreset.safetensors or a run's folder; several: one for each seed."""
+    sampler: Annotated[str, Flag(metavar="hmc|asghmc")] = "hmc"
+    """hmc, or altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only)."""
+    augment: Annotated[str | None, Flag(metavar="OP_OP|none")] = None
+    """A-SGHMC's augmentation. Default: the one the coreset was learned with, else color_crop_cutout_flip_scale_rotate."""
+
+
+@dataclass(kw_only=True)
+class Compare:
+    """Join runs over methods, sizes, samplers and seeds with the published numbers: tables and figures."""
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], Flag(metavar="RUN...")]
+    """Run folders, rows.csv files, or folders to be searched."""
+    out: Annotated[Path, Flag(metavar="DIR")] = Path("runs/compare")
+    """Where tables (.md, .csv, .tex) and figures go."""
+    title: str = "Comparison"
+    """First words of every caption."""
+
+
+@dataclass(kw_only=True)
+class Demo:
+    """The whole job on the embedded digits: experts, three divergences, baselines, HMC and A-SGHMC, tables, pictures."""
+
+    out: Annotated[Path, Flag(metavar="DIR")] = Path("demo")
+    """Where everything goes."""
+    seed: int = 0
+    """Every random number derives from it."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+
+
+@dataclass(kw_only=True)
+class Doctor:
+    """Say what is here: device, versions, datasets, optional parts and how to get them."""
+
+    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """Where datasets are looked for first."""
+
+
+COMMANDS: dict[str, Any] = {
+    "demo": Demo,
+    "doctor": Doctor,
+    "experts": Experts,
+    "distill": Distill,
+    "select": Select,
+    "evaluate": Evaluate,
+    "compare": Compare,
+}
+
+
+# What every command builds from its flags ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Setting:
+    """Dataset, network, device and augmentation of one command."""
+
+    dataset: Any
+    network: Any
+    device: Any
+    augment_name: str
+    augment: Any
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(args: Any) -> Setting:
+    """Load the data, build the network, pick the device; defaults that depend on the dataset are settled here."""
+    from bpc.augment import parse_strategy
+    from bpc.data import load_dataset
+    from bpc.models import ConvNetConfig, build_network
+    from bpc.runs import resolve_device
+
+    device = resolve_device(args.device)
+    dataset = load_dataset(
+        args.dataset, data_root=args.data_root, validation_fraction=args.validation_fraction, seed=args.seed
+    )
+    small = args.dataset == "digits"
+    depth = args.depth or {"digits": 2, "imagenette": 5}.get(args.dataset, 3)
+    width = args.width or (32 if small else 128)
+    convnet = ConvNetConfig(width=width, depth=depth, norm=args.norm, activation=args.activation)
+    network = build_network(args.model, dataset.image_shape, dataset.num_classes, convnet)
+    name = getattr(args, "augment", None)
+    if name is None:
+        name = "none" if small else "color_crop_cutout_flip_scale_rotate"
+    config = {"dataset": dataset.name, "network": network.name, "validation_fraction": args.validation_fraction}
+    return Setting(dataset.to(device), network, device, name, parse_strategy(name), {**config, "seed": args.seed})
+
+
+def scale_note(setting: Setting, *parts: str) -> str:
+    """The caption's words on scale: everything below the published setting is named."""
+    notes = [p for p in parts if p]
+    if setting.device.type == "cpu":
+        notes.insert(0, "CPU run")
+    if setting.config["validation_fraction"]:
+        notes.append(f"scored on {len(setting.dataset.test):,} held-out training images, not on the test set")
+    return ", ".join(notes)
+
+
+def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
+    """The trajectory store, trained until it holds what is asked for; says what it does and for how long."""
+    import pandas as pd
+
+    from bpc.errors import ConfigError
+    from bpc.progress import duration, progress, say
+    from bpc.runs import default_out
+    from evaluation.plots import plot_learning_curves
+    from expert_trajectories import ExpertConfig, TrajectoryStore, estimate_seconds, store_meta, train_experts
+
+    config = ExpertConfig(lr=args.expert_lr, batch_size=args.expert_batch, augment=setting.augment)
+    meta = store_meta(setting.dataset, setting.network, config, args.seed)
+    path = args.experts or default_out("experts", setting.dataset.name, setting.network.name, short_hash(meta))
+    if args.experts is not None and not args.experts.exists() and not isinstance(args, Experts):
+        raise ConfigError(f"--experts {args.experts}: no such folder; train them with run.py experts --experts PATH.")
+    store = TrajectoryStore.create(path, setting.network.num_params, meta)
+    long_enough = len(store.experts_with(max(needed, 1)))
+    count = args.num_experts or long_enough or (10 if args.dataset == "digits" else 100)
+    epochs = max(args.epochs or needed, needed) if long_enough < count or args.epochs else needed
+    missing = [e for e in range(count) if store.epochs(e) < epochs]
+    if not missing:
+        return store, count
+    together = args.together or (1 if setting.device.type == "cpu" else 10)
+    with store.lock():
+        left = sum(epochs - max(store.epochs(e), 0) for e in missing)
+        seconds = estimate_seconds(setting.network, setting.dataset, config, together) * left
+        say(
+            f"Training {len(missing)} experts ({setting.network.name}, {setting.network.num_params:,} parameters) to "
+            f"{epochs} epochs first: about {duration(seconds)} here. They are kept in {path}; fewer: --num-experts."
+        )
+        with progress("Training experts", left) as report:
+            done = 0
+            for step in train_experts(
+                store,
+                setting.network,
+                setting.dataset,
+                config,
+                num_experts=count,
+                epochs=epochs,
+                seed=args.seed,
+                together=together,
+            ):
+                done += len(step.experts)
+                accuracy = sum(r["test_accuracy"] for r in step.records) / len(step.records)
+                report.update(done, f"epoch {step.epoch}, test accuracy {accuracy:.3f}")
+        plot_learning_curves(pd.DataFrame(store.curves()), path / "learning_curves.png")
+    return store, count
+
+
+def short_hash(config: dict[str, Any]) -> str:
+    """8 hex digits of a configuration, for a folder's name."""
+    from bpc.runs import config_hash
+
+    return config_hash(config)[:8]
+
+
+def scoring(args: Any, sampler: str) -> Any:
+    """The evaluation's settings from flags."""
+    from evaluation.evaluate import EvaluationConfig
+    from evaluation.protocols import ExactSettings
+
+    names = ("iterations", "burn_in", "leapfrog_steps", "step_size", "penalty")
+    exact = {k: v for k in ("leapfrog_steps", "step_size") if (v := getattr(args, k)) is not None}
+    return EvaluationConfig(
+        sampler=sampler,
+        protocol=args.protocol,
+        test_images=args.test_images,
+        overrides={k: getattr(args, k) for k in names},
+        exact=ExactSettings(warmup=args.warmup, samples=args.samples, prior_std=args.prior_std, **exact),
+    )
+
+
+def overrides_note(config: Any) -> str:
+    """Say which published sampler settings were changed."""
+    changed = {k: v for k, v in config.overrides.items() if v is not None}
+    if config.protocol == "exact" or not changed:
+        return ""
+    return "sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items())
+
+
+def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: str) -> list[Any]:
+    """One random subset for each seed."""
+    from bpc.seeding import make_generator
+    from bpc.selection import build_coreset, select
+
+    dataset, found = setting.dataset, []
+    for seed in seeds:
+        generator = make_generator("cpu", seed, "select", "random")
+        index = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
+        found.append(build_coreset(dataset, index, method="random", seed=seed, config_hash=config_hash))
+    return found
+
+
+def show_table(paths: list[Path], folder: Path | None, *, title: str, figures: bool = False) -> None:
+    """Summarise runs, print the table, and write it (and figures) where asked."""
+    from evaluation.compare import load_runs, summarise
+    from evaluation.plots import plot_comparison
+    from evaluation.tables import render_console, write_tables
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        summary = summarise(load_runs(paths))
+        print_tables(render_console(summary, title=title))
+    for warning in caught:
+        if issubclass(warning.category, UserWarning):
+            print(f"note: {warning.message}", file=sys.stderr)
+    if folder is not None:
+        write_tables(summary, folder, title=title)
+        if figures:
+            plot_comparison(summary, folder / "comparison.png")
+
+
+def print_tables(tables: Any) -> None:
+    """Print rich renderables to stdout, wide enough for a table when stdout is a file."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for table in tables if isinstance(tables, (list, tuple)) else [tables]:
+        console.print(table)
+
+
+# The commands ---------------------------------------------------------------------------------------------------------------
+
+
+def run_experts(args: Experts) -> None:
+    from bpc.progress import say
+
+    setting = prepare(args)
+    if args.epochs is None:
+        args.epochs = 20 if args.dataset == "digits" else 50
+    if args.num_experts is None:
+        args.num_experts = 10 if args.dataset == "digits" else 100
+    if args.out is not None and args.experts is None:
+        args.experts = args.out
+    store, count = expert_store(args, setting, needed=args.epochs)
+    last = [store.journal(e)[args.epochs] for e in range(count)]
+    mean = sum(r["test_accuracy"] for r in last) / len(last)
+    say(f"{count} experts of {args.epochs} epochs in {store.path}; test accuracy of the last snapshots {mean:.3f}.")
+    print(store.path)
+
+
+def run_distill(args: Distill) -> None:
+    from bpc.augment import AUGMENT_NONE
+    from bpc.coreset import Pseudocoreset
+    from bpc.distill import OuterConfig, initial_coreset, real_batches
+    from bpc.learn import learn
+    from bpc.likelihood import Classifier
+    from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+    from bpc.progress import say
+    from bpc.runs import Run, default_out
+    from bpc.errors import unknown_name
+
+    if args.divergence not in DIVERGENCES:
+        raise unknown_name("divergence", args.divergence, DIVERGENCES)
+    name = args.preset or ("digits" if args.dataset == "digits" else "kim2022")
+    preset = distill_preset(name, args.divergence, args.ipc)
+    changes = {
+        "steps": args.steps,
+        "lr_points": args.lr,
+        "momentum": args.momentum,
+        "max_start_epoch": args.max_start_epoch,
+        "inner_steps": args.inner_steps,
+        "expert_epochs": args.expert_epochs if args.divergence != "rkl" else None,
+        "student_lr": args.student_lr,
+        "lr_student": args.lr_student,
+        "samples": args.draws,
+        "sigma_core": args.sigma,
+        "sigma_expert": args.sigma,
+        "real_batch": args.real_batch,
+    }
+    preset = dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
+    evaluation = scoring(args, "hmc")
+    setting = prepare(args)
+    dataset, network = setting.dataset, setting.network
+    initial = initial_coreset(
+        dataset,
+        args.ipc,
+        source=args.init,
+        student_lr=preset.student_lr,
+        total_weight=float(len(dataset.train)) if args.reduction == "sum" else None,
+        seed=args.seed,
+    )
+    store, count = expert_store(args, setting, needed=preset.epochs_needed)
+    config = {
+        **setting.config,
+        "divergence": args.divergence,
+        "ipc": args.ipc,
+        "preset": dataclasses.asdict(preset),
+        "augment": setting.augment_name,
+        "init": args.init,
+        "diagonal": args.diagonal,
+        "reduction": args.reduction,
+        "learn_weights": args.learn_weights,
+        "lr_weights": args.lr_weights if args.learn_weights else 0.0,
+        "experts": {**store.meta, "num_experts": count},
+        "evaluation": {**evaluation.record(), "seeds": args.seeds} if args.evaluate else None,
+    }
+    out = args.out or default_out(
+        "distill", dataset.name, args.divergence, f"ipc{args.ipc}", short_hash({"job": "distill", **config})
+    )
+    published = distill_preset(preset.name, args.divergence, args.ipc)
+    changed = {k: v for k, v in dataclasses.asdict(preset).items() if v != getattr(published, k)}
+    scale = scale_note(
+        setting,
+        network.name,
+        f"{count} experts",
+        "" if not changed else "settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()),
+        f"{args.test_images:,} test images" if args.test_images else "",
+        overrides_note(evaluation),
+    )
+    with Run(out, "distill", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
+        if run.done:
+            say(f"{out} holds this run already, finished.")
+        else:
+            if preset.note:
+                say(f"Preset {preset.name}: {preset.note}")
+            chunk = args.chunk or (1 if setting.device.type == "cpu" else preset.samples)
+            divergence = make_divergence(
+                args.divergence,
+                preset,
+                Classifier(network),
+                setting.augment,
+                diagonal=args.diagonal,
+                reduction=args.reduction,
+                chunk=chunk,
+            )
+            template = Pseudocoreset(
+                points=initial.points,
+                labels=initial.labels,
+                weights=initial.weights,
+                mean=dataset.mean,
+                std=dataset.std,
+                dataset=dataset.name,
+                method=args.divergence,
+                num_classes=dataset.num_classes,
+                preset=preset.name,
+                config_hash=run.hash,
+                seed=args.seed,
+                provenance={"augment": setting.augment_name, "network": network.name, "class_names": dataset.class_names},
+            )
+            coreset = learn(
+                run,
+                initial,
+                divergence,
+                store.sampler(preset.max_start_epoch, divergence.expert_epochs, setting.device, list(range(count))),
+                real_batches(dataset, preset.real_batch) if divergence.needs_real else None,
+                OuterConfig(
+                    lr_points=preset.lr_points,
+                    momentum=preset.momentum,
+                    lr_student=preset.lr_student,
+                    lr_weights=args.lr_weights if args.learn_weights else 0.0,
+                ),
+                steps=preset.steps,
+                seed=args.seed,
+                template=template,
+                checkpoint_seconds=args.checkpoint_seconds,
+            )
+            draw_coreset(run.path, coreset)
+            if args.evaluate:
+                score_beside_random(args, setting, run, coreset, evaluation)
+            run.record("done", augment=setting.augment_name != AUGMENT_NONE)
+    if args.evaluate:
+        show_table([out], out / "tables", title=f"{args.divergence} on {dataset.name}")
+    print(out / "coreset.safetensors")
+
+
+def score_beside_random(args: Any, setting: Setting, run: Any, coreset: Any, evaluation: Any) -> None:
+    """Score a coreset, and for each seed a random subset of its size, into the same rows."""
+    from evaluation.score import score
+
+    seeds = list(range(args.seed, args.seed + args.seeds))
+    for coresets in ([coreset], random_coresets(setting, args.ipc, seeds, run.hash)):
+        score(
+            run,
+            setting.network,
+            setting.dataset,
+            coresets,
+            evaluation,
+            seeds=seeds,
+            augment=setting.augment,
+            chains_at_once=args.chains_at_once,
+        )
+
+
+def draw_coreset(folder: Path, coreset: Any) -> None:
+    """coreset.png, and the learning curve where there is a log."""
+    import pandas as pd
+
+    from evaluation.plots import plot_coreset_grid, plot_distill_curve
+
+    plot_coreset_grid(coreset, folder / "coreset.png", class_names=coreset.provenance.get("class_names"))
+    log = folder / "log.jsonl"
+    if log.exists():
+        plot_distill_curve(pd.read_json(log, lines=True), folder / "learning.png")
+
+
+def run_select(args: Select) -> None:
+    from bpc.runs import Run, default_out
+    from bpc.seeding import make_generator
+    from bpc.selection import METHODS, build_coreset, select
+    from bpc.errors import unknown_name
+    from evaluation.features import trained_features
+
+    if args.method not in METHODS:
+        raise unknown_name("method", args.method, METHODS)
+    setting = prepare(args)
+    dataset = setting.dataset
+    features, source = None, ""
+    if args.method != "random":
+        args.num_experts = args.num_experts or 1
+        needed = args.epochs or (20 if args.dataset == "digits" else 50)
+        store, _ = expert_store(args, setting, needed=needed)
+        params = store.snapshots(0, needed, needed).to(setting.device)
+        features = trained_features(setting.network, params, dataset)
+        source = f"expert 0 of {store.path.name} at epoch {needed}"
+    config = {**setting.config, "method": args.method, "ipc": args.ipc, "features": source}
+    out = args.out or default_out(
+        "select", dataset.name, args.method, f"ipc{args.ipc}", short_hash({"job": "select", **config})
+    )
+    with Run(out, "select", config, setting.device, seed=args.seed, resume=args.resume) as run:
+        index = select(
+            args.method,
+            dataset.train.labels.cpu(),
+            args.ipc,
+            dataset.num_classes,
+            features=features,
+            generator=make_generator("cpu", args.seed, "select", args.method),
+        )
+        coreset = build_coreset(dataset, index, method=args.method, seed=args.seed, config_hash=run.hash)
+        coreset = coreset.replace(provenance={"features": source, "class_names": dataset.class_names})
+        coreset.save(out / "coreset.safetensors")
+        draw_coreset(out, coreset)
+        run.record("done")
+    print(out / "coreset.safetensors")
+
+
+def run_evaluate(args: Evaluate) -> None:
+    from bpc.augment import AUGMENT_NONE, parse_strategy
+    from bpc.coreset import load_coreset
+    from bpc.progress import say
+    from bpc.runs import Run, default_out
+    from evaluation.evaluate import check_coreset
+    from evaluation.score import score
+
+    coresets = [load_coreset(path) for path in args.coreset]
+    evaluation = scoring(args, args.sampler)
+    setting = prepare(args)
+    for coreset in coresets:
+        check_coreset(coreset, setting.dataset, setting.network)
+    first = coresets[0]
+    trained_with = str(first.provenance.get("augment", AUGMENT_NONE))
+    if args.augment is None and trained_with != AUGMENT_NONE:
+        setting.augment_name, setting.augment = trained_with, parse_strategy(trained_with)
+    config = {
+        **setting.config,
+        "coreset": [fingerprint(path) for path in args.coreset],
+        "method": first.method,
+        "ipc": first.ipc,
+        "augment": trained_with,
+        "sampler_augment": setting.augment_name if args.sampler == "asghmc" else AUGMENT_NONE,
+        "evaluation": {**evaluation.record(), "seeds": args.seeds},
+    }
+    out = args.out or default_out(
+        "evaluate", setting.dataset.name, first.method, f"ipc{first.ipc}", args.sampler, args.protocol,
+        short_hash({"job": "evaluate", **config}),
+    )  # fmt: skip
+    scale = scale_note(
+        setting,
+        setting.network.name,
+        f"{args.test_images:,} test images" if args.test_images else "",
+        overrides_note(evaluation),
+    )
+    with Run(out, "evaluate", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
+        if run.done:
+            say(f"{out} holds this run already, finished.")
+        else:
+            seeds = list(range(args.seed, args.seed + args.seeds))
+            score(
+                run,
+                setting.network,
+                setting.dataset,
+                coresets,
+                evaluation,
+                seeds=seeds,
+                augment=setting.augment,
+                chains_at_once=args.chains_at_once,
+            )
+            run.record("done", augment=trained_with != AUGMENT_NONE)
+    show_table([out], out / "tables", title=f"{first.method} on {setting.dataset.name}")
+    print(out / "rows.csv")
+
+
+def fingerprint(path: Path) -> str:
+    """A coreset file's content, in 12 hex digits: the same file under another name is the same input."""
+    import hashlib
+
+    file = path / "coreset.safetensors" if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def run_compare(args: Compare) -> None:
+    from evaluation.report import write_figures
+
+    show_table(list(args.runs), args.out, title=args.title, figures=True)
+    write_figures(list(args.runs), args.out)
+    print(args.out)
+
+
+def run_doctor(args: Doctor) -> None:
+    from evaluation.doctor import report
+
+    print_tables(report(args.data_root))
+
+
+def run_demo(args: Demo) -> None:
+    from bpc.progress import say
+
+    say("demo")
+
+
+HANDLERS: dict[type, Callable[[Any], None]] = {
+    Demo: run_demo,
+    Doctor: run_doctor,
+    Experts: run_experts,
+    Distill: run_distill,
+    Select: run_select,
+    Evaluate: run_evaluate,
+    Compare: run_compare,
+}
+
+
+def parse(arguments: list[str]) -> Any:
+    """The command's flags; a mistake is one line on stderr and exit code 2, like every other error of the user's."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, args=arguments, prog="run.py", description=DESCRIPTION
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [re.sub(r"[╭╮╰╯─│]+", " ", line).strip() for line in caught.getvalue().splitlines()]
+        text = " ".join(" ".join(lines).split())
+        print(f"error: {text}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+DESCRIPTION = """Bayesian pseudocoresets: small synthetic datasets whose posterior stands in for the full data's.
+
+First steps:  run.py demo;  run.py doctor;  run.py distill --divergence fkl --ipc 10 --data-root DIR"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parse(sys.argv[1:] if arguments is None else arguments)
+    from bpc.errors import BpcError
+    from bpc.files import explain_os_error
+
+    try:
+        HANDLERS[type(args)](args)
+        return 0
+    except BpcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"error: {explain_os_error(error, error.filename or 'a file')}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("KMP_WARNINGS", "0")
+    sys.exit(main())
