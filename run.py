@@ -726,7 +726,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     from bpc.errors import BpcError
     from bpc.files import explain_os_error
+    from bpc.runtime import keep_freed_memory
 
+    keep_freed_memory()
     try:
         HANDLERS[type(args)](args)
         return 0

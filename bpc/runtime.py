@@ -1,0 +1,25 @@
+"""What a program (not a library) may set for the whole process."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+__all__ = ["keep_freed_memory"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks instead of giving each large one back to the kernel.
+
+    By default every activation of more than 32 MiB is mapped, zeroed page by page and unmapped again at each use: on a CPU that
+    made a ConvNet step 2 to 4 times slower. Peak memory does not change; the process holds on to it between peaks.
+
+    Returns:
+        Whether it was set (glibc on Linux only).
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL("libc.so.6")
+    return bool(libc.mallopt(_M_MMAP_THRESHOLD, 2**30 - 1) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

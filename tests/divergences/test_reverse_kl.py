@@ -1,0 +1,138 @@
+"""The covariance estimator against the exact KL, Algorithm 4 and itself in chunks."""
+
+import pytest
+import torch
+from gaussian import SIGMA, cubature, finite_differences, kl, posterior, problem
+
+from bpc.augment import AugmentConfig
+from bpc.divergences import (
+    LearnedCoreset,
+    RealBatch,
+    ReverseKL,
+    ReverseKLConfig,
+    covariance_gradient,
+    posterior_residual,
+    reverse_kl_gradient,
+)
+from bpc.divergences.inner import inner_end
+from bpc.errors import ConfigError
+from bpc.likelihood import GaussianLocation
+
+
+def gaussian_case():
+    full, points, weights = problem()
+    nothing = torch.zeros(len(points))
+    coreset = LearnedCoreset(points, nothing, weights, torch.tensor(0.1))
+    return full, coreset, RealBatch(full, torch.zeros(len(full)), len(full))
+
+
+def test_sum_reduction_is_the_gradient_of_the_exact_kl():
+    full, coreset, real = gaussian_case()
+    target = posterior(full, torch.ones(len(full), dtype=torch.float64))
+    samples = cubature(*posterior(coreset.points, coreset.weights))
+    du, dw = reverse_kl_gradient(GaussianLocation(SIGMA), coreset, samples, real)
+    exact_u = finite_differences(lambda u: kl(posterior(u, coreset.weights), target), coreset.points)
+    exact_w = finite_differences(lambda w: kl(posterior(coreset.points, w), target), coreset.weights)
+    torch.testing.assert_close(du, exact_u, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(dw, exact_w, rtol=1e-6, atol=1e-7)
+
+
+def test_a_minibatch_is_scaled_to_the_full_data():
+    full, coreset, real = gaussian_case()
+    samples = cubature(*posterior(coreset.points, coreset.weights))
+    model = GaussianLocation(SIGMA)
+    whole, _ = reverse_kl_gradient(model, coreset, samples, real)
+    halves = [
+        reverse_kl_gradient(model, coreset, samples, RealBatch(part, torch.zeros(15), 30))[0] for part in full.split(15)
+    ]
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, whole)
+
+
+def test_gradient_descent_reaches_the_true_posterior():
+    full, coreset, real = gaussian_case()
+    coreset = coreset._replace(weights=torch.full((4,), 30 / 4, dtype=torch.float64))
+    target = posterior(full, torch.ones(30, dtype=torch.float64))
+    before = float(kl(posterior(coreset.points, coreset.weights), target))
+    for _ in range(200):
+        samples = cubature(*posterior(coreset.points, coreset.weights))
+        du, _ = reverse_kl_gradient(GaussianLocation(SIGMA), coreset, samples, real)
+        coreset = coreset._replace(points=coreset.points - 0.02 * du)
+    after = float(kl(posterior(coreset.points, coreset.weights), target))
+    assert before > 1.0
+    assert after < 1e-6
+
+
+def test_mean_reduction_is_algorithm_4(small):
+    model, coreset, window, real = small
+    coreset = coreset._replace(weights=torch.ones(6, dtype=torch.float64))
+    noise = torch.randn(5, window.start.numel(), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = window.start + 0.05 * noise
+    du, _ = reverse_kl_gradient(model, coreset, samples, real, reduction="mean", chunk=2)
+    scores = []
+    for theta in samples:
+        u = coreset.points.clone().requires_grad_(True)
+        scores.append(torch.autograd.grad(model(theta[None], u, coreset.labels).sum(), u)[0])
+    with torch.no_grad():
+        g = model(samples, real.points, real.labels)
+        g_tilde = model(samples, coreset.points, coreset.labels)
+    torch.testing.assert_close(du, covariance_gradient(g, g_tilde, torch.stack(scores)))
+
+
+def test_published_estimator_by_hand():
+    """Two samples, one real point, one coreset point of one number: every sum can be done on paper."""
+    g, g_tilde, score = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([[[2.0]], [[5.0]]])
+    # centred: g -1 1, g~ -.5 .5, h -1.5 1.5; residual -.5 .5; -mean(h r) = -(0.75 + 0.75) / 2
+    torch.testing.assert_close(covariance_gradient(g, g_tilde, score), torch.tensor([[-0.75]]))
+
+
+def test_residual_is_centred_over_samples():
+    real = torch.tensor([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]])
+    core = torch.tensor([[0.5, 1.0], [2.0, -1.0]])
+    weights = torch.tensor([2.0, 1.0])
+    gap = torch.tensor([10.0 * 7 - 2.0, 10.0 * 9 - 3.0])
+    torch.testing.assert_close(posterior_residual(real, core, weights, 10.0), gap - gap.mean())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_chunks_do_not_change_the_result(small, reduction):
+    model, coreset, window, real = small
+    samples = window.start + 0.1 * torch.randn(7, window.start.numel(), dtype=torch.float64)
+    one = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, chunk=1)
+    many = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, chunk=5)
+    torch.testing.assert_close(one, many)
+
+
+def test_object_uses_gaussian_draws_around_the_inner_end(small):
+    model, coreset, window, real = small
+    config = ReverseKLConfig(inner_steps=3, samples=4, sigma=0.02, augment=AugmentConfig())
+    got = ReverseKL(model, config).gradient(coreset, window, real, torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(9)
+    end = inner_end(model, window.start, coreset, 3, AugmentConfig(), generator)
+    noise = torch.randn(4, len(end), generator=generator, dtype=torch.float64)
+    du, dw = reverse_kl_gradient(model, coreset, end + 0.02 * noise, real, reduction="mean")
+    torch.testing.assert_close(got.points, du)
+    torch.testing.assert_close(got.weights, dw)
+    assert torch.isnan(got.value)
+    assert float(got.student_lr) == 0.0
+
+
+def test_augmented_covariance_terms(small):
+    model, coreset, window, real = small
+    plain = ReverseKLConfig(inner_steps=2, samples=3, augment=AugmentConfig(operations=("flip",), flip_probability=1.0))
+    both = ReverseKLConfig(
+        inner_steps=2, samples=3, augment=AugmentConfig(operations=("flip",), flip_probability=1.0), augment_samples=True
+    )
+    a = ReverseKL(model, plain).gradient(coreset, window, real, torch.Generator().manual_seed(1))
+    b = ReverseKL(model, both).gradient(coreset, window, real, torch.Generator().manual_seed(1))
+    assert torch.isfinite(b.points).all()
+    assert not torch.allclose(a.points, b.points)
+
+
+def test_errors(small):
+    model, coreset, window, _ = small
+    with pytest.raises(ConfigError, match="2 samples"):
+        ReverseKLConfig(samples=1)
+    with pytest.raises(ConfigError, match="reduction"):
+        ReverseKLConfig(reduction="median")
+    with pytest.raises(ConfigError, match="real data"):
+        ReverseKL(model, ReverseKLConfig()).gradient(coreset, window, None, torch.Generator())
