@@ -60,11 +60,13 @@ class Training:
     num_experts: int | None = None
     """How many experts. Default: those in the store that are long enough, else 100 as published (10 on digits)."""
     epochs: int | None = None
-    """Epochs each is trained for. Default: 50 as published (20 on digits); distill trains what it needs."""
-    expert_lr: float = 0.01
-    """Step size of the experts' SGD."""
-    expert_batch: int = 256
-    """Images per step of the experts' SGD."""
+    """Epochs each is trained for. Default: 50 as published (6 on digits); distill trains what it needs."""
+    expert_lr: float | None = None
+    """Step size of the experts' SGD. Default 0.01 as published (0.05 on digits)."""
+    expert_batch: int | None = None
+    """Images per step of the experts' SGD. Default 256 as published (64 on digits)."""
+    expert_seed: int = 0
+    """Seed of the experts: runs with different --seed share one store."""
     together: int | None = None
     """Experts trained in one batch. Default 1 on the CPU, 10 on a GPU."""
     augment: Annotated[str | None, Flag(metavar="OP_OP|none")] = None
@@ -174,7 +176,10 @@ class Evaluate(Scoring, Model, Common):
     sampler: Annotated[str, Flag(metavar="hmc|asghmc")] = "hmc"
     """hmc, or altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only)."""
     augment: Annotated[str | None, Flag(metavar="OP_OP|none")] = None
-    """A-SGHMC's augmentation. Default: the one the coreset was learned with, else color_crop_cutout_flip_scale_rotate."""
+    """A-SGHMC's augmentation. Default: the one the coreset was learned with, else color_crop_cutout_flip_scale_rotate
+    (crop_scale_rotate on digits)."""
+    table: bool = True
+    """Print the table."""
 
 
 @dataclass(kw_only=True)
@@ -244,7 +249,7 @@ def prepare(args: Any) -> Setting:
 
     device = resolve_device(args.device)
     dataset = load_dataset(
-        args.dataset, data_root=args.data_root, validation_fraction=args.validation_fraction, seed=args.seed
+        args.dataset, data_root=args.data_root, validation_fraction=args.validation_fraction
     )
     small = args.dataset == "digits"
     depth = args.depth or {"digits": 2, "imagenette": 5}.get(args.dataset, 3)
@@ -272,20 +277,22 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     """The trajectory store, trained until it holds what is asked for; says what it does and for how long."""
     import pandas as pd
 
-    from bpc.errors import ConfigError
     from bpc.progress import duration, progress, say
     from bpc.runs import default_out
     from evaluation.plots import plot_learning_curves
     from expert_trajectories import ExpertConfig, TrajectoryStore, estimate_seconds, store_meta, train_experts
 
-    config = ExpertConfig(lr=args.expert_lr, batch_size=args.expert_batch, augment=setting.augment)
-    meta = store_meta(setting.dataset, setting.network, config, args.seed)
+    small = args.dataset == "digits"
+    config = ExpertConfig(
+        lr=args.expert_lr or (0.05 if small else 0.01),
+        batch_size=args.expert_batch or (64 if small else 256),
+        augment=setting.augment,
+    )
+    meta = store_meta(setting.dataset, setting.network, config, args.expert_seed)
     path = args.experts or default_out("experts", setting.dataset.name, setting.network.name, short_hash(meta))
-    if args.experts is not None and not args.experts.exists() and not isinstance(args, Experts):
-        raise ConfigError(f"--experts {args.experts}: no such folder; train them with run.py experts --experts PATH.")
     store = TrajectoryStore.create(path, setting.network.num_params, meta)
     long_enough = len(store.experts_with(max(needed, 1)))
-    count = args.num_experts or long_enough or (10 if args.dataset == "digits" else 100)
+    count = args.num_experts or long_enough or (10 if small else 100)
     epochs = max(args.epochs or needed, needed) if long_enough < count or args.epochs else needed
     missing = [e for e in range(count) if store.epochs(e) < epochs]
     if not missing:
@@ -307,7 +314,7 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
                 config,
                 num_experts=count,
                 epochs=epochs,
-                seed=args.seed,
+                seed=args.expert_seed,
                 together=together,
             ):
                 done += len(step.experts)
@@ -392,12 +399,12 @@ def print_tables(tables: Any) -> None:
 # The commands ---------------------------------------------------------------------------------------------------------------
 
 
-def run_experts(args: Experts) -> None:
+def run_experts(args: Experts) -> Path:
     from bpc.progress import say
 
     setting = prepare(args)
     if args.epochs is None:
-        args.epochs = 20 if args.dataset == "digits" else 50
+        args.epochs = 6 if args.dataset == "digits" else 50
     if args.num_experts is None:
         args.num_experts = 10 if args.dataset == "digits" else 100
     if args.out is not None and args.experts is None:
@@ -406,10 +413,10 @@ def run_experts(args: Experts) -> None:
     last = [store.journal(e)[args.epochs] for e in range(count)]
     mean = sum(r["test_accuracy"] for r in last) / len(last)
     say(f"{count} experts of {args.epochs} epochs in {store.path}; test accuracy of the last snapshots {mean:.3f}.")
-    print(store.path)
+    return Path(store.path)
 
 
-def run_distill(args: Distill) -> None:
+def run_distill(args: Distill) -> Path:
     from bpc.augment import AUGMENT_NONE
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, initial_coreset, real_batches
@@ -482,7 +489,7 @@ def run_distill(args: Distill) -> None:
         if run.done:
             say(f"{out} holds this run already, finished.")
         else:
-            if preset.note:
+            if preset.note and args.evaluate:
                 say(f"Preset {preset.name}: {preset.note}")
             chunk = args.chunk or (1 if setting.device.type == "cpu" else preset.samples)
             divergence = make_divergence(
@@ -531,7 +538,7 @@ def run_distill(args: Distill) -> None:
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
     if args.evaluate:
         show_table([out], out / "tables", title=f"{args.divergence} on {dataset.name}")
-    print(out / "coreset.safetensors")
+    return out / "coreset.safetensors"
 
 
 def score_beside_random(args: Any, setting: Setting, run: Any, coreset: Any, evaluation: Any) -> None:
@@ -564,7 +571,7 @@ def draw_coreset(folder: Path, coreset: Any) -> None:
         plot_distill_curve(pd.read_json(log, lines=True), folder / "learning.png")
 
 
-def run_select(args: Select) -> None:
+def run_select(args: Select) -> Path:
     from bpc.runs import Run, default_out
     from bpc.seeding import make_generator
     from bpc.selection import METHODS, build_coreset, select
@@ -578,11 +585,12 @@ def run_select(args: Select) -> None:
     features, source = None, ""
     if args.method != "random":
         args.num_experts = args.num_experts or 1
-        needed = args.epochs or (20 if args.dataset == "digits" else 50)
-        store, _ = expert_store(args, setting, needed=needed)
-        params = store.snapshots(0, needed, needed).to(setting.device)
+        needed = args.epochs or (6 if args.dataset == "digits" else 50)
+        store, count = expert_store(args, setting, needed=needed)
+        expert = args.seed % count
+        params = store.snapshots(expert, needed, needed).to(setting.device)
         features = trained_features(setting.network, params, dataset)
-        source = f"expert 0 of {store.path.name} at epoch {needed}"
+        source = f"expert {expert} of {store.path.name} at epoch {needed}"
     config = {**setting.config, "method": args.method, "ipc": args.ipc, "features": source}
     out = args.out or default_out(
         "select", dataset.name, args.method, f"ipc{args.ipc}", short_hash({"job": "select", **config})
@@ -601,10 +609,10 @@ def run_select(args: Select) -> None:
         coreset.save(out / "coreset.safetensors")
         draw_coreset(out, coreset)
         run.record("done")
-    print(out / "coreset.safetensors")
+    return out / "coreset.safetensors"
 
 
-def run_evaluate(args: Evaluate) -> None:
+def run_evaluate(args: Evaluate) -> Path:
     from bpc.augment import AUGMENT_NONE, parse_strategy
     from bpc.coreset import load_coreset
     from bpc.progress import say
@@ -619,8 +627,10 @@ def run_evaluate(args: Evaluate) -> None:
         check_coreset(coreset, setting.dataset, setting.network)
     first = coresets[0]
     trained_with = str(first.provenance.get("augment", AUGMENT_NONE))
-    if args.augment is None and trained_with != AUGMENT_NONE:
-        setting.augment_name, setting.augment = trained_with, parse_strategy(trained_with)
+    if args.augment is None:
+        default = "crop_scale_rotate" if args.dataset == "digits" else setting.augment_name
+        setting.augment_name = default if trained_with == AUGMENT_NONE else trained_with
+        setting.augment = parse_strategy(setting.augment_name)
     config = {
         **setting.config,
         "coreset": [fingerprint(path) for path in args.coreset],
@@ -656,8 +666,9 @@ def run_evaluate(args: Evaluate) -> None:
                 chains_at_once=args.chains_at_once,
             )
             run.record("done", augment=trained_with != AUGMENT_NONE)
-    show_table([out], out / "tables", title=f"{first.method} on {setting.dataset.name}")
-    print(out / "rows.csv")
+    if args.table:
+        show_table([out], out / "tables", title=f"{first.method} on {setting.dataset.name}")
+    return out / "rows.csv"
 
 
 def fingerprint(path: Path) -> str:
@@ -668,12 +679,12 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def run_compare(args: Compare) -> None:
+def run_compare(args: Compare) -> Path:
     from evaluation.report import write_figures
 
     show_table(list(args.runs), args.out, title=args.title, figures=True)
     write_figures(list(args.runs), args.out)
-    print(args.out)
+    return args.out
 
 
 def run_doctor(args: Doctor) -> None:
@@ -682,13 +693,53 @@ def run_doctor(args: Doctor) -> None:
     print_tables(report(args.data_root))
 
 
-def run_demo(args: Demo) -> None:
+def run_demo(args: Demo) -> Path:
+    """Five independent coresets of each kind, one chain each: the spread is over everything that is random."""
+    import time
+
     from bpc.progress import say
 
-    say("demo")
+    started = time.monotonic()
+    seeds = range(args.seed, args.seed + 5)
+    shared: dict[str, Any] = {"dataset": "digits", "device": args.device}
+    experts = {"experts": args.out / "experts", "num_experts": 10, "epochs": 6}
+    say("Digits (1,797 images of 8x8, embedded), ConvNet of 10,986 parameters, 1 image per class, 5 coresets of each kind.")
+    say("1. Experts:      run.py experts --dataset digits --num-experts 10 --epochs 6")
+    run_experts(Experts(**shared, **experts))
+    made: dict[str, list[Path]] = {}
+    for number, method in enumerate(("fkl", "wasserstein", "rkl"), start=2):
+        say(f"{number}. Pseudocoreset: run.py distill --dataset digits --divergence {method} --ipc 1 --seed 0 .. 4")
+        for seed in seeds:
+            out = args.out / "coresets" / f"{method}-{seed}"
+            distil = Distill(
+                **shared, **experts, divergence=method, ipc=1, seed=seed, out=out, evaluate=False
+            )
+            made.setdefault(method, []).append(run_distill(distil))
+    say("5. Baselines:    run.py select --dataset digits --method random|herding|kcenter --ipc 1 --seed 0 .. 4")
+    for method in ("random", "herding", "kcenter"):
+        for seed in seeds:
+            out = args.out / "coresets" / f"{method}-{seed}"
+            made.setdefault(method, []).append(
+                run_select(Select(**shared, **experts, method=method, ipc=1, seed=seed, out=out))
+            )
+    say("6. Scores:       run.py evaluate --dataset digits --coreset ... --sampler hmc|asghmc --protocol kim2022-scaled")
+    # Table 3's 20 iterations at ipc 1 end long before A-SGHMC has mixed here: it gets the 100 of the other rows
+    for sampler, length in (("hmc", {}), ("asghmc", {"iterations": 100, "burn_in": 50})):
+        for method, paths in made.items():
+            out = args.out / "scores" / f"{method}-{sampler}"
+            run_evaluate(
+                Evaluate(
+                    **shared, coreset=tuple(paths), sampler=sampler, protocol="kim2022-scaled",
+                    seed=args.seed, seeds=5, out=out, table=False, **length,
+                )
+            )
+    say("7. Comparison:   run.py compare demo")
+    run_compare(Compare(runs=(args.out,), out=args.out / "comparison", title="Demo"))
+    say(f"Done in {time.monotonic() - started:.0f} s. Tables and pictures are in {args.out / 'comparison'}.")
+    return args.out / "comparison" / "comparison.md"
 
 
-HANDLERS: dict[type, Callable[[Any], None]] = {
+HANDLERS: dict[type, Callable[[Any], Path | None]] = {
     Demo: run_demo,
     Doctor: run_doctor,
     Experts: run_experts,
@@ -730,7 +781,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     keep_freed_memory()
     try:
-        HANDLERS[type(args)](args)
+        made = HANDLERS[type(args)](args)
+        if made is not None:
+            print(made)
         return 0
     except BpcError as error:
         print(f"error: {error}", file=sys.stderr)

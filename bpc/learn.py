@@ -63,7 +63,7 @@ def learn(
             if time.monotonic() - saved > checkpoint_seconds or state.step == steps:
                 save_state(state, checkpoint, run.hash)
                 saved = time.monotonic()
-    if time.monotonic() - begun > 1:
+    if time.monotonic() - begun > 20:
         say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
     learned = template.replace(
         points=state.coreset.points,

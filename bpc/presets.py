@@ -140,20 +140,21 @@ def distill_preset(name: str, divergence: str, ipc: int) -> DistillPreset:
 
 
 def _digits_preset(divergence: str, ipc: int) -> DistillPreset:
-    """Small 8x8 images and a 10,986-parameter network; chosen on a validation split of digits' training images."""
+    """For 8x8 images and a 10,986-parameter network whose experts took 15 steps of 0.05 an epoch. Chosen on a quarter of the
+    training images, held out; the test set played no part."""
     return DistillPreset(
         name="digits",
-        steps=200,
-        max_start_epoch=5,
+        steps=60,
+        max_start_epoch=3,
         inner_steps=20,
         expert_epochs={"rkl": 0, "wasserstein": 2, "fkl": 2}[divergence],
         student_lr=0.03,
         samples=10,
-        real_batch=512,
-        lr_points={"fkl": 10.0, "rkl": 100.0, "wasserstein": 10.0}[divergence],
+        real_batch=256,
+        lr_points=100.0 if divergence == "rkl" else 10.0,
         momentum=0.0 if divergence == "rkl" else 0.5,
         lr_student=1e-4 if divergence == "wasserstein" else 0.0,
-        note="Ours, not published.",
+        note="Ours, not published: chosen on held-out training images of digits.",
     )
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-
 from bpc.augment import AugmentConfig
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
-from bpc.files import load_tensors, save_tensors
+from bpc.files import save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.evaluate import EvaluationConfig, evaluate, iterations
+from evaluation.predictive import pick_images
 from evaluation.metrics import KIM2022_VARIANTS, METRICS
 from evaluation.rows import Row, RowWriter, read_rows
 
-__all__ = ["score"]
+__all__ = ["PREDICTIVE_FORMAT", "score"]
+
+PREDICTIVE_FORMAT = "bpc-predictive-1"
 
 
 def score(
@@ -43,9 +44,7 @@ def score(
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
     rows_path = run.path / "rows.csv"
-    metrics = [
-        *(m for m in METRICS if config.protocol != "exact" or m not in KIM2022_VARIANTS),
-    ]
+    metrics = [m for m in METRICS if config.protocol != "exact" or m not in KIM2022_VARIANTS]
     cell = {
         "method": first.method,
         "ipc": first.ipc,
@@ -63,6 +62,8 @@ def score(
     if rows_path.exists():
         written = {(int(s), str(m)) for s, m in zip(rows["seed"], rows["metric"], strict=True)}
 
+    labels = pick_images(dataset.test, config.test_images).labels.cpu()
+    metadata = {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
     total = iterations(network, first, config) * len([s for s in seeds if s not in done])
     with RowWriter(rows_path) as writer, progress(f"Scoring {name}", total) as report:
         for block in evaluate(
@@ -81,8 +82,8 @@ def score(
             for i, seed in enumerate(block.seeds):
                 save_tensors(
                     run.path / f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors",
-                    {"probs": block.probs[i]},
-                    {"config_hash": run.hash, "seed": str(seed), "test_images": str(config.test_images)},
+                    {"probs": block.probs[i], "labels": labels},
+                    {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **metadata},
                 )
                 for metric in metrics:
                     if (seed, metric) in written:
@@ -103,14 +104,4 @@ def score(
                         )
                     )
                 if math.isnan(float(block.metrics["accuracy"][i])):
-                    say(f"Chain {seed} of {name} left the finite numbers; its rows say nan and it is not averaged in.")
-
-
-def load_predictive(run: Run, method: str, config: EvaluationConfig, seeds: Sequence[int]) -> torch.Tensor:
-    """(seeds, n, y): the predictive probabilities that `score` saved."""
-    found = []
-    for seed in seeds:
-        path = run.path / f"predictive-{method}-{config.sampler}-{config.protocol}-{seed}.safetensors"
-        tensors, _ = load_tensors(path, what="a saved predictive")
-        found.append(tensors["probs"])
-    return torch.stack(found)
+                    say(f"Chain {seed} of {name} left the finite numbers; its rows say nan, and so will the mean over seeds.")
