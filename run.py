@@ -37,6 +37,8 @@ class Common:
     """The run's own folder. Default: under runs/, named by job, dataset, method and configuration."""
     resume: bool = True
     """Go on with what the folder holds; --no-resume starts over."""
+    checkpoint_seconds: float = 30.0
+    """A kill loses at most this much work."""
 
 
 @dataclass(kw_only=True)
@@ -153,10 +155,6 @@ class Distill(Scoring, Training, Model, Common):
     """Step size of the weights."""
     chunk: int | None = None
     """Gaussian draws evaluated at once: less memory, the same result. Default 1 on the CPU, all on a GPU."""
-    checkpoint_seconds: float = 30.0
-    """A kill loses at most this much work."""
-
-
 @dataclass(kw_only=True)
 class Select(Training, Model, Common):
     """Choose real points: random, herding or k-center on the features of a trained network."""
@@ -556,6 +554,7 @@ def score_beside_random(args: Any, setting: Setting, run: Any, coreset: Any, eva
             seeds=seeds,
             augment=setting.augment,
             chains_at_once=args.chains_at_once,
+            checkpoint_seconds=args.checkpoint_seconds,
         )
 
 
@@ -664,6 +663,7 @@ def run_evaluate(args: Evaluate) -> Path:
                 seeds=seeds,
                 augment=setting.augment,
                 chains_at_once=args.chains_at_once,
+                checkpoint_seconds=args.checkpoint_seconds,
             )
             run.record("done", augment=trained_with != AUGMENT_NONE)
     if args.table:

@@ -99,8 +99,17 @@ def read_json(path: Path | str) -> Any:
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and string metadata as safetensors, atomically. Tensors are moved to the CPU."""
     cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    data = _safetensors_bytes(cpu, metadata=dict(metadata))
+    data = _sorted_header(_safetensors_bytes(cpu, metadata=dict(metadata)))
     write_atomic(path, lambda stream: stream.write(data))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its JSON header in sorted order: the library shuffles the metadata, and equal content
+    should be equal bytes."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def load_tensors(path: Path | str, *, what: str = "a safetensors file") -> tuple[dict[str, Tensor], dict[str, str]]:

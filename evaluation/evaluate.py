@@ -32,7 +32,6 @@ from evaluation.protocols import (
 
 __all__ = ["BlockResult", "EvaluationConfig", "check_coreset", "evaluate", "iterations"]
 
-CHECKPOINT_SECONDS = 30.0
 CPU_IMAGES_AT_ONCE = 1000  # coreset images whose activations are alive together, over chains
 GPU_IMAGES_AT_ONCE = 20000
 
@@ -114,13 +113,14 @@ def evaluate(
     augment: AugmentConfig | None = None,
     chains_at_once: int = 0,
     folder: Path | None = None,
+    checkpoint_seconds: float = 30.0,
     config_hash: str = "",
     skip: Callable[[int], bool] = lambda seed: False,
     report: Callable[[int, str], None] = lambda done, note: None,
 ) -> Iterator[BlockResult]:
     """Run one chain per seed and yield each block of chains when it is done.
 
-    A chain's numbers depend on its seed alone. A killed run goes on from its last checkpoint with the same bits.
+    A chain's numbers depend on its seed and, through rounding only, on the chains beside it. A killed run goes on from its last checkpoint with the same bits.
 
     Args:
         network: the classifier.
@@ -131,6 +131,7 @@ def evaluate(
         augment: for A-SGHMC, the augmentation the coreset was trained with.
         chains_at_once: chains per block; 0 chooses by memory.
         folder: for checkpoints; None keeps none.
+        checkpoint_seconds: at most this much work is lost by a kill.
         config_hash: of the run that the checkpoints belong to.
         skip: whether a seed is done already.
         report: called with the iterations done (over all seeds) and a note.
@@ -158,7 +159,7 @@ def evaluate(
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
         extra = _run_block(
-            network, plan, predictive, chosen, checkpoint, config_hash, report, finished, device
+            network, plan, predictive, chosen, checkpoint, checkpoint_seconds, config_hash, report, finished
         )
         finished += plan.iterations * len(chosen)
         metrics = {k: v.cpu() for k, v in predictive.metrics(kim2022=config.protocol != "exact").items()}
@@ -196,13 +197,13 @@ def _run_block(
     predictive: Predictive,
     seeds: list[int],
     checkpoint: Path | None,
+    checkpoint_seconds: float,
     config_hash: str,
     report: Callable[[int, str], None],
     finished: int,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """Run the chains of one block to the end; returns acceptance and divergences, (k,) each."""
-    k = len(seeds)
+    k, device = len(seeds), predictive.split.images.device
 
     def generators(name: str | int) -> ChainGenerators:
         return ChainGenerators.from_seeds(device, seeds, "chain", name)
@@ -231,7 +232,7 @@ def _run_block(
             if (t - plan.burn_in) % plan.thin == 0:
                 predictive.add(state.params)
         report(finished + k * (t + 1), f"accepting {float(info.accept_prob.mean()):.2f}")
-        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
             tensors = {
                 **{f"state.{key}": v for key, v in state_to_tensors(state).items()},
                 **{f"predictive.{key}": v for key, v in predictive.state().items()},

@@ -117,7 +117,7 @@ def kim2022_plan(
 
     def log_density(params: Tensor, seen: Tensor = points) -> Tensor:
         """-M U(theta), (k,) nats."""
-        mean_ce = -(log_likelihood(params, seen, labels) @ share)
+        mean_ce = -(log_likelihood(params, seen, labels) * share).sum(1)
         return -m * (mean_ce + settings.penalty * torch.linalg.vector_norm(params, dim=1))
 
     shared = {
@@ -158,7 +158,8 @@ def exact_plan(
 
     def log_density(params: Tensor) -> Tensor:
         """log prior (up to a constant) + sum_m w_m log p(u_m | theta), (k,) nats."""
-        return log_likelihood(params, points, labels) @ weights - 0.5 * precision * params.square().sum(1)
+        log_lik = (log_likelihood(params, points, labels) * weights).sum(1)
+        return log_lik - 0.5 * precision * params.square().sum(1)
 
     config = HMCConfig(step_size=settings.step_size, leapfrog_steps=settings.leapfrog_steps, jitter=0.1)
     kernel = adaptive_hmc(log_density, config, warmup=settings.warmup, target=settings.target)

@@ -32,6 +32,7 @@ def score(
     seeds: Sequence[int],
     augment: AugmentConfig | None = None,
     chains_at_once: int = 0,
+    checkpoint_seconds: float = 30.0,
 ) -> None:
     """Evaluate and write ``rows.csv`` (one row a seed and metric) and ``predictive-*.safetensors`` in the run's folder.
 
@@ -39,7 +40,7 @@ def score(
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, augment, chains_at_once: as for `evaluation.evaluate.evaluate`.
+        network, dataset, coresets, config, seeds, augment, chains_at_once, checkpoint_seconds: as for `evaluation.evaluate.evaluate`.
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
@@ -75,6 +76,7 @@ def score(
             augment=augment,
             chains_at_once=chains_at_once,
             folder=run.path,
+            checkpoint_seconds=checkpoint_seconds,
             config_hash=f"{run.hash}-{first.method}",
             skip=done.__contains__,
             report=report.update,

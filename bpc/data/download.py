@@ -40,9 +40,9 @@ class DownloadError(Exception):
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Silence other libraries' log messages while the block runs: our own error says it in one line."""
-    loggers = [logging.getLogger(name) for name in names]
+    loggers = [pooch.get_logger(), logging.getLogger("urllib3")]  # pooch's is not in logging's registry
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -87,7 +87,7 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
     """
     host = urlsplit(remote.url).hostname
     try:
-        with _quiet("pooch", "urllib3"), progress_bar(remote.name, in_bytes=True) as bar:
+        with _quiet(), progress_bar(remote.name, in_bytes=True) as bar:
             if not (folder / remote.name).is_file():
                 _require_host(remote.url)
             downloader = pooch.HTTPDownloader(

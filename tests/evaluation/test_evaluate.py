@@ -1,0 +1,244 @@
+"""Protocols and chains: the density that is sampled, the predictive that is formed, and what a kill leaves."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import evaluation.evaluate as evaluate_module
+from bpc.augment import AugmentConfig
+from bpc.coreset import Pseudocoreset
+from bpc.errors import ConfigError
+from bpc.models import ConvNet, ConvNetConfig
+from bpc.presets import sampling_preset
+from bpc.samplers import kim2022 as kim2022_module
+from bpc.seeding import make_generator
+from bpc.selection import build_coreset, select
+from evaluation.evaluate import EvaluationConfig, check_coreset, evaluate
+from evaluation.metrics import compute, ece_kim2022, empty_sums, update
+from evaluation.predictive import Predictive, pick_images
+from evaluation.protocols import ExactSettings, exact_plan, kim2022_plan, kim2022_settings
+
+
+@pytest.fixture
+def net():
+    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
+
+
+@pytest.fixture
+def coreset(digits):
+    return random_coreset(digits, 0)
+
+
+def random_coreset(digits, seed) -> Pseudocoreset:
+    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", seed))
+    return build_coreset(digits, index, method="random", seed=seed)
+
+
+SHORT = EvaluationConfig(test_images=60, overrides={"iterations": 6, "burn_in": 3, "leapfrog_steps": 2})
+
+
+def test_predictive_is_the_mean_of_softmaxes(net, digits):
+    split = pick_images(digits.test, 45)
+    samples = torch.stack([net.init(2, make_generator("cpu", s)) for s in range(3)])
+    predictive = Predictive(net, digits, split, 2)
+    for params in samples:
+        predictive.add(params)
+    logits = torch.stack([net(p, digits.normalise(split.images)) for p in samples]).double()
+    probs = logits.softmax(-1).mean(0)
+    torch.testing.assert_close(predictive.probs, probs)
+    found = predictive.metrics(kim2022=True)
+    nll = -probs[:, torch.arange(45), split.labels].log().mean(1)
+    torch.testing.assert_close(found["nll"], nll)
+    torch.testing.assert_close(found["accuracy"], (probs.argmax(-1) == split.labels).double().mean(1))
+    # one batch of 45: -log mean_s exp(-mean NLL of the sample)
+    each = torch.stack([F.cross_entropy(sample[0], split.labels) for sample in logits])
+    assert float(found["nll_kim2022"][0]) == pytest.approx(float(math.log(3) - torch.logsumexp(-each, 0)), rel=1e-9)
+    torch.testing.assert_close(found["ece_kim2022"], ece_kim2022(probs, split.labels))
+    again = Predictive(net, digits, split, 2)
+    again.load(predictive.state())
+    again.add(samples[0])
+    predictive.add(samples[0])
+    assert torch.equal(again.probs, predictive.probs)
+
+
+def test_picked_images_cover_sorted_classes(digits):
+    order = digits.test.labels.argsort()
+    assert len(pick_images(digits.test.take(order), 50).labels.unique()) == 10
+    assert pick_images(digits.test, 0) is digits.test
+
+
+def density_of(plan, params):
+    """The log density inside a plan's kernel, as its HMC state or a direct call reports it."""
+    state = plan.kernel.init(params, None)
+    return state.hmc.log_density
+
+
+def test_exact_density_is_log_likelihood_plus_log_prior(net, coreset):
+    weights = torch.arange(1.0, 11.0)
+    params = 0.3 * torch.randn(3, net.num_params, generator=torch.Generator().manual_seed(0))
+    plan = exact_plan("hmc", net, coreset.points, coreset.labels, weights, ExactSettings(prior_std=0.2))
+    log_lik = torch.stack(
+        [-(weights * F.cross_entropy(out, coreset.labels, reduction="none")).sum() for out in net(params, coreset.points)]
+    )
+    prior = torch.distributions.Normal(0.0, 0.2)
+    constant = prior.log_prob(torch.zeros(net.num_params)).sum()
+    expected = log_lik + prior.log_prob(params).sum(1) - constant
+    torch.testing.assert_close(density_of(plan, params), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_kim2022_potential(net, coreset, monkeypatch):
+    """M (mean CE + lambda ||theta||), the norm and not its square; the sampler sees minus that."""
+    caught = {}
+    monkeypatch.setattr(
+        "evaluation.protocols.kim2022_hmc", lambda density, config: caught.update(density=density, config=config)
+    )
+    settings = sampling_preset("hmc", 10)
+    kim2022_plan("hmc", net, coreset.points, coreset.labels, coreset.weights, settings, None)
+    params = 0.1 * torch.randn(2, net.num_params)
+    ce = torch.stack([F.cross_entropy(out, coreset.labels) for out in net(params, coreset.points)])
+    expected = -10 * (ce + 1.5 * params.square().sum(1).sqrt())
+    torch.testing.assert_close(caught["density"](params), expected)
+    config = caught["config"]
+    assert (config.step_size, config.leapfrog_steps, config.momentum_scale) == (0.01, 5, 0.1)
+
+
+def test_table_3():
+    rows = {
+        ("hmc", 1): (20, 20, 10, 0.01, 0.05, 0.5),
+        ("asghmc", 1): (20, 5, 10, 0.1, 0.03, 1.0),
+        ("hmc", 10): (100, 5, 50, 0.1, 0.01, 1.5),
+        ("asghmc", 10): (100, 5, 50, 0.1, 0.01, 1.5),
+        ("hmc", 20): (100, 5, 50, 0.1, 0.01, 1.5),
+        ("asghmc", 20): (100, 5, 50, 0.1, 0.01, 1.0),
+        ("hmc", 50): (100, 5, 50, 0.01, 0.02, 0.1),
+    }
+    for (sampler, ipc), expected in rows.items():
+        p = sampling_preset(sampler, ipc)
+        got = (p.iterations, p.leapfrog_steps, p.burn_in, p.momentum_scale, p.step_size, p.penalty)
+        assert got == expected, (sampler, ipc)
+        assert p.init_scale == 0.1
+
+
+def test_scaled_penalty():
+    assert kim2022_settings("kim2022", "hmc", 10, 320_010).penalty == 1.5
+    assert kim2022_settings("kim2022-scaled", "hmc", 10, 320_010).penalty == 1.5
+    assert kim2022_settings("kim2022-scaled", "hmc", 10, 80_002).penalty == pytest.approx(0.75, rel=1e-4)
+    assert kim2022_settings("kim2022", "hmc", 10, 5, penalty=0.3, step_size=None).penalty == 0.3
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "asghmc"])
+def test_chains_together_equal_chains_alone(net, digits, sampler):
+    coresets = [random_coreset(digits, s) for s in range(3)]
+    config = EvaluationConfig(sampler=sampler, test_images=60, overrides=SHORT.overrides)
+    augment = AugmentConfig()
+    (together,) = evaluate(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=3)
+    alone = list(evaluate(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=1))
+    assert [b.seeds for b in alone] == [[0], [1], [2]]
+    for i, block in enumerate(alone):
+        torch.testing.assert_close(block.probs[0], together.probs[i], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(together.probs[0], together.probs[1])
+
+
+def test_hmc_never_augments_and_asghmc_does(net, digits, coreset):
+    def probs(sampler, augment):
+        config = EvaluationConfig(sampler=sampler, test_images=30, overrides=SHORT.overrides)
+        (block,) = evaluate(net, digits, [coreset], config, seeds=[0], augment=augment)
+        return block.probs
+
+    assert torch.equal(probs("hmc", None), probs("hmc", AugmentConfig()))
+    assert not torch.equal(probs("asghmc", None), probs("asghmc", AugmentConfig()))
+
+
+def test_samples_are_kept_from_burn_in_on(net, digits, coreset, monkeypatch):
+    added = []
+    original = evaluate_module.Predictive.add
+    monkeypatch.setattr(
+        evaluate_module.Predictive, "add", lambda self, params: added.append(params) or original(self, params)
+    )
+    list(evaluate(net, digits, [coreset], SHORT, seeds=[0]))
+    assert len(added) == 3
+
+
+@pytest.mark.parametrize("protocol", ["kim2022", "exact"])
+def test_resumed_is_uninterrupted(net, digits, coreset, tmp_path, monkeypatch, protocol):
+    exact = ExactSettings(warmup=3, samples=4, leapfrog_steps=2)
+    config = EvaluationConfig(protocol=protocol, test_images=40, overrides=SHORT.overrides, exact=exact)
+    (whole,) = evaluate(net, digits, [coreset], config, seeds=[0, 1])
+    options = {"seeds": [0, 1], "folder": tmp_path, "config_hash": "x", "checkpoint_seconds": 0.0}
+
+    class Killed(Exception):
+        pass
+
+    def die(done, note):
+        if done >= 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        list(evaluate(net, digits, [coreset], config, report=die, **options))
+    assert list(tmp_path.glob("chains-*.safetensors"))
+    (resumed,) = evaluate(net, digits, [coreset], config, **options)
+    assert torch.equal(resumed.probs, whole.probs)
+    for name, value in whole.metrics.items():
+        assert torch.equal(resumed.metrics[name], value), name
+    assert not list(tmp_path.glob("chains-*.safetensors"))
+
+
+def test_a_diverged_chain_is_nan_and_alone(net, digits, coreset, monkeypatch):
+    """Chain 1 leaves the finite numbers; chain 0 beside it is what it is alone."""
+    original = kim2022_module.value_and_grad
+
+    def explode(density, params):
+        value, grad = original(density, params)
+        if len(params) == 2:
+            grad[1] = float("nan")
+        return value, grad
+
+    config = EvaluationConfig(sampler="asghmc", test_images=30, overrides=SHORT.overrides)
+    (alone,) = evaluate(net, digits, [coreset], config, seeds=[0])
+    monkeypatch.setattr(kim2022_module, "value_and_grad", explode)
+    (both,) = evaluate(net, digits, [coreset], config, seeds=[0, 1], chains_at_once=2)
+    torch.testing.assert_close(both.probs[0], alone.probs[0], rtol=1e-4, atol=1e-6)
+    assert all(math.isnan(float(both.metrics[m][1])) for m in ("accuracy", "nll", "ece", "brier", "nll_kim2022"))
+
+
+def test_a_better_coreset_scores_better(digits):
+    """Real images against pixels that say nothing: the sampler must tell them apart."""
+    net = ConvNet(ConvNetConfig(width=16, depth=2), (1, 8, 8), 10)
+    real = random_coreset(digits, 3).replace(weights=torch.full((10,), 50.0))
+    noise = real.replace(points=torch.randn(real.points.shape, generator=torch.Generator().manual_seed(0)))
+    config = EvaluationConfig(protocol="exact", exact=ExactSettings(warmup=100, samples=30, leapfrog_steps=10, prior_std=0.3))
+    scores = [next(evaluate(net, digits, [c], config, seeds=[0, 1])).metrics["accuracy"].mean() for c in (real, noise)]
+    assert scores[0] > 0.35
+    assert scores[0] > scores[1] + 0.15
+
+
+def test_pooled_sums_are_the_metrics(net, digits, coreset):
+    (block,) = evaluate(net, digits, [coreset], SHORT, seeds=[4, 5])
+    labels = pick_images(digits.test, 60).labels
+    found = compute(update(empty_sums((2,)), block.probs.double(), labels))
+    torch.testing.assert_close(found["nll"], block.metrics["nll"], rtol=1e-5, atol=1e-6)
+
+
+def test_coresets_that_do_not_fit(net, digits, coreset):
+    check_coreset(coreset, digits, net)
+    with pytest.raises(ConfigError, match=r"images are \(3, 8, 8\)"):
+        check_coreset(
+            coreset.replace(points=torch.zeros(10, 3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3), digits, net
+        )
+    with pytest.raises(ConfigError, match="classes"):
+        check_coreset(coreset.replace(num_classes=7), digits, net)
+    with pytest.raises(ConfigError, match="normalised"):
+        check_coreset(coreset.replace(mean=(0.0,)), digits, net)
+    with pytest.raises(ConfigError, match="2 coresets for 3 seeds"):
+        list(evaluate(net, digits, [coreset, coreset], SHORT, seeds=[0, 1, 2]))
+
+
+def test_unknown_names():
+    with pytest.raises(ConfigError, match="Unknown sampler 'hmcc'"):
+        EvaluationConfig(sampler="hmcc")
+    with pytest.raises(ConfigError, match="Unknown protocol"):
+        EvaluationConfig(protocol="kim")
+    with pytest.raises(ConfigError, match="burn_in"):
+        kim2022_settings("kim2022", "hmc", 1, 10, burn_in=20)
