@@ -322,8 +322,7 @@ def _apply_one(name: str, images: Tensor, draw: AugmentDraw) -> Tensor:
 
     if name == "color":
         brightness, saturation, contrast = (
-            rows(v).to(images.dtype).view(-1, 1, 1, 1)
-            for v in (draw.brightness, draw.saturation, draw.contrast)
+            rows(v).to(images.dtype).view(-1, 1, 1, 1) for v in (draw.brightness, draw.saturation, draw.contrast)
         )
         return _color(images, brightness, saturation, contrast)
     if name == "crop":

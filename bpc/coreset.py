@@ -49,9 +49,7 @@ class Pseudocoreset:
     def __post_init__(self) -> None:
         m = len(self.points)
         if self.points.ndim != 4 or m == 0:
-            raise ConfigError(
-                f"Coreset points must have shape (m, c, h, w), m > 0; got {tuple(self.points.shape)}."
-            )
+            raise ConfigError(f"Coreset points must have shape (m, c, h, w), m > 0; got {tuple(self.points.shape)}.")
         if self.labels.shape != (m,) or self.weights.shape != (m,):
             raise ConfigError(
                 f"A coreset of {m} points needs {m} labels and {m} weights; "
@@ -133,7 +131,7 @@ def load_coreset(path: Path | str) -> Pseudocoreset:
     for name in ("points", "weights", "mean", "std"):
         require_finite(tensors[name], f"{path}: {name}")
     labels, num_classes = tensors["labels"].long(), int(metadata["num_classes"])
-    if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise FileFormatError(
             f"{path}: labels run from {int(labels.min())} to {int(labels.max())}; expected 0 to {num_classes - 1}."
         )

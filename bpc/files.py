@@ -105,7 +105,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapp
 
 def _sorted_header(data: bytes) -> bytes:
     """The same safetensors file with its JSON header in sorted order: the library shuffles the metadata, and equal content
-    should be equal bytes."""
+    should be equal bytes.
+    """
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

@@ -50,7 +50,8 @@ def learn(
     run.trim_log("step", state.step)
     saved = begun = time.monotonic()
     with progress(f"Learning ({template.method}, ipc {template.ipc})", steps, state.step) as report:
-        for state in distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed):
+        loop = distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed)
+        for state in loop:
             value, norm = float(state.value), float(state.grad_norm)
             run.log(
                 step=state.step,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from bpc.augment import AugmentConfig
 from bpc.divergences import (
@@ -134,14 +135,15 @@ def distill_preset(name: str, divergence: str, ipc: int) -> DistillPreset:
         note=note,
     )
     if name == "kim2022-code" and row == 10:  # what the code's defaults leave unset
-        changes = {"wasserstein": {"expert_epochs": 1}, "rkl": {"samples": 30}}.get(divergence, {})
+        changes: dict[str, Any] = {"wasserstein": {"expert_epochs": 1}, "rkl": {"samples": 30}}.get(divergence, {})
         preset = dataclasses.replace(preset, **changes)
     return preset
 
 
 def _digits_preset(divergence: str, ipc: int) -> DistillPreset:
     """For 8x8 images and a 10,986-parameter network whose experts took 15 steps of 0.05 an epoch. Chosen on a quarter of the
-    training images, held out; the test set played no part."""
+    training images, held out; the test set played no part.
+    """
     return DistillPreset(
         name="digits",
         steps=60,
@@ -296,9 +298,7 @@ def sampling_preset(sampler: str, ipc: int) -> SamplingPreset:
         ConfigError: unknown sampler.
     """
     if sampler not in ("hmc", "asghmc"):
-        raise unknown_name(
-            "sampler", sampler, ("asghmc", "hmc"), hint="The kim2022 protocol has no other."
-        )
+        raise unknown_name("sampler", sampler, ("asghmc", "hmc"), hint="The kim2022 protocol has no other.")
     row = max(k for k in (1, 10, 20) if k <= max(ipc, 1))
     preset = _TABLE_3[sampler, row]
     if ipc >= 50:

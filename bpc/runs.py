@@ -44,9 +44,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"Unknown device {name!r}; expected auto, cpu, cuda or cuda:N.") from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"Device {name!r} is not supported; expected auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda" and (
-        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
-    ):
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(
             f"Device {name!r} was asked for but torch sees {torch.cuda.device_count()} CUDA GPUs; use --device auto or cpu."
         )
@@ -126,7 +124,9 @@ class Run:
             self._lock = filelock.FileLock(str(self.path / ".lock"))
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ConfigError(f"{self.path} is being used by another process; wait for it, or choose another --out.") from None
+            raise ConfigError(
+                f"{self.path} is being used by another process; wait for it, or choose another --out."
+            ) from None
         except OSError as error:
             raise explain_os_error(error, self.path) from error
         self._earlier_seconds = 0.0

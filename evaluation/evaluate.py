@@ -94,8 +94,7 @@ def check_coreset(coreset: Pseudocoreset, dataset: Dataset, network: Network) ->
             f"The coreset has {coreset.num_classes} classes and {dataset.name} has {dataset.num_classes}."
         )
     if any(
-        abs(a - b) > 1e-4
-        for a, b in zip((*coreset.mean, *coreset.std), (*dataset.mean, *dataset.std), strict=True)
+        abs(a - b) > 1e-4 for a, b in zip((*coreset.mean, *coreset.std), (*dataset.mean, *dataset.std), strict=True)
     ):
         raise ConfigError(
             f"The coreset was normalised with mean {coreset.mean} and std {coreset.std}, {dataset.name} is with "
@@ -120,7 +119,8 @@ def evaluate(
 ) -> Iterator[BlockResult]:
     """Run one chain per seed and yield each block of chains when it is done.
 
-    A chain's numbers depend on its seed and, through rounding only, on the chains beside it. A killed run goes on from its last checkpoint with the same bits.
+    A chain's numbers depend on its seed and, through rounding only, on the chains beside it. A killed run goes on from its
+    last checkpoint with the same bits.
 
     Args:
         network: the classifier.
@@ -163,9 +163,7 @@ def evaluate(
         )
         finished += plan.iterations * len(chosen)
         metrics = {k: v.cpu() for k, v in predictive.metrics(kim2022=config.protocol != "exact").items()}
-        yield BlockResult(
-            chosen, {**metrics, **extra}, predictive.probs.float().cpu(), time.monotonic() - started
-        )
+        yield BlockResult(chosen, {**metrics, **extra}, predictive.probs.float().cpu(), time.monotonic() - started)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
 
@@ -185,9 +183,7 @@ def _plan(
     labels, weights = coreset.labels.to(points.device), coreset.weights.to(points.device)
     if config.protocol == "exact":
         return exact_plan(config.sampler, network, points, labels, weights, config.exact)
-    settings = kim2022_settings(
-        config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides
-    )
+    settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)
     return kim2022_plan(config.sampler, network, points, labels, weights, settings, augment)
 
 

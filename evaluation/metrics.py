@@ -110,9 +110,7 @@ class Reliability(NamedTuple):
         return gap.sum(-1) / self.examples.sum(-1)
 
 
-def empty_sums(
-    lead: Sequence[int] = (), *, bins: int = ECE_BINS, device: torch.device | str = "cpu"
-) -> MetricSums:
+def empty_sums(lead: Sequence[int] = (), *, bins: int = ECE_BINS, device: torch.device | str = "cpu") -> MetricSums:
     """Sums over no example yet.
 
     Args:
@@ -123,9 +121,7 @@ def empty_sums(
     zeros = torch.zeros(tuple(lead), dtype=torch.float64, device=device)
     zero_bins = torch.zeros((*lead, bins), dtype=torch.float64, device=device)
     examples = torch.zeros((), dtype=torch.int64, device=device)
-    return MetricSums(
-        examples, zeros, zeros.clone(), zeros.clone(), zero_bins, zero_bins.clone(), zero_bins.clone()
-    )
+    return MetricSums(examples, zeros, zeros.clone(), zeros.clone(), zero_bins, zero_bins.clone(), zero_bins.clone())
 
 
 def update(sums: MetricSums, probs: Tensor, labels: Tensor) -> MetricSums:
@@ -172,8 +168,7 @@ def merge(a: MetricSums, b: MetricSums) -> MetricSums:
     """The sums over both sets of examples (disjoint, same chains)."""
     if a.bin_count.shape != b.bin_count.shape:
         raise ConfigError(
-            "Sums to be merged differ in chains or bins: "
-            f"{tuple(a.bin_count.shape)} and {tuple(b.bin_count.shape)}."
+            f"Sums to be merged differ in chains or bins: {tuple(a.bin_count.shape)} and {tuple(b.bin_count.shape)}."
         )
     return MetricSums(*(x + y for x, y in zip(a, b, strict=True)))
 
@@ -185,9 +180,7 @@ def compute(sums: MetricSums) -> dict[str, Tensor]:
     over classes, mean over examples).
     """
     if int(sums.examples) == 0:
-        raise DataError(
-            "Metrics of no example were asked for; update the sums with at least one batch first."
-        )
+        raise DataError("Metrics of no example were asked for; update the sums with at least one batch first.")
     return {
         "accuracy": sums.correct / sums.examples,
         "nll": sums.nll / sums.examples,
@@ -240,9 +233,7 @@ class Kim2022Nll(NamedTuple):
     ) -> Kim2022Nll:
         """No sample yet, for `examples` test examples and leading shape () or (k,)."""
         if examples < 1 or batch_size < 1:
-            raise ConfigError(
-                f"Needs at least one example a batch; got {examples} in batches of {batch_size}."
-            )
+            raise ConfigError(f"Needs at least one example a batch; got {examples} in batches of {batch_size}.")
         sizes = [min(batch_size, examples - start) for start in range(0, examples, batch_size)]
         return cls(
             log_sum=torch.full((*lead, len(sizes)), -math.inf, dtype=torch.float64, device=device),

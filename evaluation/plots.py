@@ -70,12 +70,8 @@ def plot_coreset_grid(
         max_ipc: images shown of each class.
     """
     if class_names is not None and len(class_names) != coreset.num_classes:
-        raise ConfigError(
-            f"{len(class_names)} class names for {coreset.num_classes} classes; expected one a class."
-        )
-    names = (
-        list(class_names) if class_names is not None else [f"class {c}" for c in range(coreset.num_classes)]
-    )
+        raise ConfigError(f"{len(class_names)} class names for {coreset.num_classes} classes; expected one a class.")
+    names = list(class_names) if class_names is not None else [f"class {c}" for c in range(coreset.num_classes)]
     rows, kept = _by_class(coreset, max_ipc)
     columns = max(map(len, rows))
     title = f"{method_label(coreset.method)}, {coreset.ipc} ipc, {coreset.dataset}"
@@ -88,9 +84,7 @@ def plot_coreset_grid(
     figure, (axes,) = _figure(width, cell * len(rows) + 0.5, 1, 1)
     mosaic, pitch, size = _mosaic(coreset.images, rows, columns)
     _show(axes, mosaic)
-    axes.set_yticks(
-        [row * pitch + size / 2 for row in range(len(rows))], [names[c] for c in kept], fontsize=_SMALL
-    )
+    axes.set_yticks([row * pitch + size / 2 for row in range(len(rows))], [names[c] for c in kept], fontsize=_SMALL)
     figure.suptitle(title, fontsize=_FONT)
     _save(figure, path)
 
@@ -111,9 +105,7 @@ def plot_coresets_side_by_side(
         titles: of the panels; method and ipc otherwise.
     """
     if not coresets or (titles is not None and len(titles) != len(coresets)):
-        raise ConfigError(
-            f"Expected one title a coreset and at least one coreset; got {len(coresets)} coresets."
-        )
+        raise ConfigError(f"Expected one title a coreset and at least one coreset; got {len(coresets)} coresets.")
     panels = []
     for coreset in coresets:
         rows, _ = _by_class(coreset, per_class)
@@ -179,9 +171,7 @@ def plot_fourier_diagonal(images: Mapping[str, Tensor], path: Path | str) -> Non
     for label, batch in images.items():
         color, marker, name = _style(label, list(images))
         frequency, log_amplitude = fourier_log_amplitude(batch)
-        axes.plot(
-            frequency, log_amplitude, color=color, marker=marker, markersize=4, linewidth=1.6, label=name
-        )
+        axes.plot(frequency, log_amplitude, color=color, marker=marker, markersize=4, linewidth=1.6, label=name)
     axes.set_xlabel("frequency (units of π)", fontsize=_FONT)
     axes.set_ylabel("Δ log amplitude (nats)", fontsize=_FONT)
     axes.legend(fontsize=_SMALL, frameon=False)
@@ -271,9 +261,7 @@ def plot_learning_curves(log: pd.DataFrame, path: Path | str) -> None:
         axes.set_xlabel("epoch", fontsize=_FONT)
         axes.set_ylabel(label, fontsize=_FONT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(
-            fontsize=_SMALL, frameon=False, title=f"mean of {experts} experts" if experts > 1 else None
-        )
+        axes.legend(fontsize=_SMALL, frameon=False, title=f"mean of {experts} experts" if experts > 1 else None)
     _save(figure, path)
 
 
@@ -305,9 +293,7 @@ def plot_distill_curve(log: pd.DataFrame, path: Path | str) -> None:
     _save(figure, path)
 
 
-def plot_comparison(
-    summary: pd.DataFrame, path: Path | str, *, metrics: Sequence[str] | None = None
-) -> list[Path]:
+def plot_comparison(summary: pd.DataFrame, path: Path | str, *, metrics: Sequence[str] | None = None) -> list[Path]:
     """Methods side by side: mean and standard deviation, each seed as a dot, published values hollow.
 
     Args:
@@ -328,9 +314,7 @@ def plot_comparison(
     differing = [len(set(values)) > 1 for values in zip(*(key for key, _ in parts), strict=True)]
     written = []
     for key, part in parts:
-        names = [
-            re.sub(r"[^\w.]+", "_", name) for name, differs in zip(key, differing, strict=True) if differs
-        ]
+        names = [re.sub(r"[^\w.]+", "_", name) for name, differs in zip(key, differing, strict=True) if differs]
         written.append(path.with_name("-".join([path.stem, *names]) + path.suffix))
         _comparison_figure(key, part, written[-1], metrics)
     return written
@@ -351,9 +335,7 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
 
     most = max(len(rows[rows["ipc"] == ipc].groupby(["method", "augment"])) for ipc in rows["ipc"].unique())
     width = max(0.62 * most + 0.6, 2.2) * len(sizes) + 0.6
-    figure, all_axes = _figure(
-        max(width, 4.6), 2.5 * len(metrics) + 1.2, len(metrics), len(sizes), sharey="row"
-    )
+    figure, all_axes = _figure(max(width, 4.6), 2.5 * len(metrics) + 1.2, len(metrics), len(sizes), sharey="row")
     for place, axes in enumerate(all_axes):
         metric, ipc = metrics[place // len(sizes)], sizes[place % len(sizes)]
         _comparison_panel(axes, rows[(rows["metric"] == metric) & rows["ipc"].isin([ipc])], metric)
@@ -377,12 +359,8 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
         handles += all_axes[0].plot([], [], "o", color=_GREY, ms=7, mfc="white", label="published")
     if len(part) and len(full):
         handles += all_axes[0].plot([], [], ":", color="black", label=METHODS["full"])
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), fontsize=_SMALL, frameon=False
-    )
-    figure.suptitle(
-        f"{key.dataset}, {key.architecture}\n{key.sampler}, protocol {key.protocol}", fontsize=_FONT
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=_SMALL, frameon=False)
+    figure.suptitle(f"{key.dataset}, {key.architecture}\n{key.sampler}, protocol {key.protocol}", fontsize=_FONT)
     _save(figure, path)
 
 
@@ -396,9 +374,7 @@ def _comparison_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
         axes.plot(place + 0.2 + spread, values, ".", color=color, ms=4, alpha=0.55, zorder=2)
         if math.isfinite(entry["mean"]):
             error = entry["std"] if math.isfinite(entry["std"]) else None
-            axes.errorbar(
-                place - 0.05, entry["mean"], error, fmt=marker, color=color, ms=7, capsize=3, zorder=3
-            )
+            axes.errorbar(place - 0.05, entry["mean"], error, fmt=marker, color=color, ms=7, capsize=3, zorder=3)
         else:
             foot = axes.get_xaxis_transform()  # data across, the panel's bottom up
             axes.text(
@@ -424,9 +400,7 @@ def _comparison_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
                 lw=1,
                 zorder=3,
             )
-    axes.set_xticks(
-        range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=_SMALL
-    )
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=_SMALL)
     axes.set_xlim(-0.6, max(len(names), 1) - 0.4)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
 
@@ -465,9 +439,7 @@ def _mosaic(images: Tensor, rows: list[list[int]], columns: int) -> tuple[NDArra
         (height, width, 3) pixels, the distance between two rows, and the height of an image, both in pixels.
     """
     pixels = images.detach().float().cpu()
-    factor = -(
-        -64 // pixels.shape[-1]
-    )  # nearest neighbour, so that a gap can be thinner than a pixel of the image
+    factor = -(-64 // pixels.shape[-1])  # nearest neighbour, so that a gap can be thinner than a pixel of the image
     pixels = pixels.repeat_interleave(factor, -2).repeat_interleave(factor, -1).permute(0, 2, 3, 1)
     pixels = pixels.expand(*pixels.shape[:3], 3) if pixels.shape[-1] == 1 else pixels[..., :3]
     height, width = pixels.shape[1:3]
@@ -503,9 +475,7 @@ def _figure(width: float, height: float, rows: int, columns: int, **layout: Any)
 
 def _save(figure: Figure, path: Path | str) -> None:
     # no date and no version in the file: the same picture is the same bytes
-    write_atomic(
-        path, lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
-    )
+    write_atomic(path, lambda stream: figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None}))
 
 
 def _require(items: Mapping[str, Any], what: str) -> None:

@@ -157,7 +157,7 @@ def exact_plan(
     precision = 1.0 / settings.prior_std**2
 
     def log_density(params: Tensor) -> Tensor:
-        """log prior (up to a constant) + sum_m w_m log p(u_m | theta), (k,) nats."""
+        """Log prior (up to a constant) + sum_m w_m log p(u_m | theta), (k,) nats."""
         log_lik = (log_likelihood(params, points, labels) * weights).sum(1)
         return log_lik - 0.5 * precision * params.square().sum(1)
 

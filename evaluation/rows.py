@@ -75,9 +75,7 @@ class Row:
     def __post_init__(self) -> None:
         if not self.unit or self.higher_is_better is None:
             if self.metric not in METRICS:
-                raise unknown_name(
-                    "metric", self.metric, METRICS, hint="Another one needs unit and higher_is_better."
-                )
+                raise unknown_name("metric", self.metric, METRICS, hint="Another one needs unit and higher_is_better.")
             unit, higher_is_better = METRICS[self.metric]
             object.__setattr__(self, "unit", self.unit or unit)
             if self.higher_is_better is None:
@@ -181,9 +179,7 @@ def read_rows(path: Path | str) -> pd.DataFrame:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise FileFormatError(
-            f"Cannot read {path}: {error.strerror or error} (expected a rows.csv)."
-        ) from error
+        raise FileFormatError(f"Cannot read {path}: {error.strerror or error} (expected a rows.csv).") from error
     _check_header(content, path)
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
@@ -236,9 +232,7 @@ def _check_header(content: bytes, path: Path) -> None:
     came = f"lacks {', '.join(missing)}" if missing and len(missing) < len(COLUMNS) else ""
     came = came or (f"has the unknown columns {', '.join(extra)}" if not missing and extra else "")
     came = came or f"begins with {','.join(header)[:80]!r}"
-    raise FileFormatError(
-        f"{path} is not a rows.csv of this version: its header {came}; expected {','.join(COLUMNS)}."
-    )
+    raise FileFormatError(f"{path} is not a rows.csv of this version: its header {came}; expected {','.join(COLUMNS)}.")
 
 
 def _parse(record: list[str]) -> list[object]:

@@ -13,8 +13,8 @@ from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.evaluate import EvaluationConfig, evaluate, iterations
-from evaluation.predictive import pick_images
 from evaluation.metrics import KIM2022_VARIANTS, METRICS
+from evaluation.predictive import pick_images
 from evaluation.rows import Row, RowWriter, read_rows
 
 __all__ = ["PREDICTIVE_FORMAT", "score"]
@@ -40,7 +40,8 @@ def score(
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, augment, chains_at_once, checkpoint_seconds: as for `evaluation.evaluate.evaluate`.
+        network, dataset, coresets, config, seeds, augment, chains_at_once, checkpoint_seconds: as for
+            `evaluation.evaluate.evaluate`.
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
@@ -106,4 +107,6 @@ def score(
                         )
                     )
                 if math.isnan(float(block.metrics["accuracy"][i])):
-                    say(f"Chain {seed} of {name} left the finite numbers; its rows say nan, and so will the mean over seeds.")
+                    say(
+                        f"Chain {seed} of {name} left the finite numbers; its rows say nan, and so will the mean over seeds."
+                    )

@@ -106,10 +106,7 @@ def _epoch(
         if config.augment is not None:
             shape = dataset.image_shape
             images = torch.stack(
-                [
-                    apply(x, draw(config.augment, b, shape, g, device=device))
-                    for x, g in zip(images, noise, strict=True)
-                ]
+                [apply(x, draw(config.augment, b, shape, g, device=device)) for x, g in zip(images, noise, strict=True)]
             )
         leaf = params.requires_grad_(True)
         logits = network(leaf, images)
@@ -189,7 +186,9 @@ def train_experts(
 def estimate_seconds(network: Network, dataset: Dataset, config: ExpertConfig, together: int) -> float:
     """Seconds that one epoch of one expert takes here, from a few timed steps."""
     device = dataset.train.images.device
-    few = dataclasses.replace(dataset, train=dataset.train.take(torch.arange(min(config.batch_size, len(dataset.train)))))
+    few = dataclasses.replace(
+        dataset, train=dataset.train.take(torch.arange(min(config.batch_size, len(dataset.train))))
+    )
     params = network.init(together, make_generator(device, 0, "estimate"))
     experts = list(range(together))
     _epoch(network, params, few, config, 0, experts, 0)  # warm-up

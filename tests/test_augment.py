@@ -150,9 +150,7 @@ def test_half_turn_of_a_wide_image() -> None:
         AugmentDraw(operations=("crop",), crop=torch.zeros(1, 2, dtype=torch.int64)),
         AugmentDraw(operations=("flip",), flip=torch.tensor([False])),
         AugmentDraw(operations=("cutout",), cutout=torch.tensor([[3, 3]]), cutout_size=(0, 0)),
-        AugmentDraw(
-            operations=("color",), brightness=torch.zeros(1), saturation=torch.ones(1), contrast=torch.ones(1)
-        ),
+        AugmentDraw(operations=("color",), brightness=torch.zeros(1), saturation=torch.ones(1), contrast=torch.ones(1)),
     ],
     ids=lambda d: "_".join(d.operations) or "none",
 )
@@ -263,9 +261,7 @@ def test_ranges_of_the_drawn_values() -> None:
 
 def _assert_uniform(values: Tensor, low: float, high: float) -> None:
     assert low <= float(values.min()) and float(values.max()) <= high
-    quantiles = torch.quantile(
-        values.double(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
-    )
+    quantiles = torch.quantile(values.double(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
     expected = torch.linspace(low, high, 5, dtype=torch.float64)
     torch.testing.assert_close(quantiles, expected, atol=0.03 * (high - low), rtol=0)
 
@@ -338,9 +334,7 @@ def test_incomplete_draw() -> None:
     with pytest.raises(ConfigError, match="needs the tensor 'saturation'"):
         AugmentDraw(operations=("color",), brightness=torch.zeros(1))
     with pytest.raises(ConfigError, match="same number of images"):
-        AugmentDraw(
-            operations=("flip", "rotate"), flip=torch.zeros(2, dtype=torch.bool), angle=torch.zeros(3)
-        )
+        AugmentDraw(operations=("flip", "rotate"), flip=torch.zeros(2, dtype=torch.bool), angle=torch.zeros(3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -180,9 +180,7 @@ def _read_records(
             raw = np.fromfile(path, dtype=np.uint8)
         stop = start + counts[name]
         if raw.size != counts[name] * (label_bytes + PIXELS):
-            raise DataError(
-                f"{path} changed its size while it was read. Wait until it is written, and run again."
-            )
+            raise DataError(f"{path} changed its size while it was read. Wait until it is written, and run again.")
         rows = raw.reshape(counts[name], label_bytes + PIXELS)
         images[start:stop] = rows[:, label_bytes:]
         labels[start:stop] = rows[:, label_bytes - 1]  # CIFAR-100's fine label is the second byte
@@ -222,12 +220,7 @@ class CorruptedCifar10:
                 raise unknown_name("corruption", corruption, CORRUPTIONS + EXTRA_CORRUPTIONS)
         path = folder / "labels.npy"
         labels = open_array(path)
-        if (
-            labels.ndim != 1
-            or labels.dtype.kind not in "iu"
-            or len(labels) == 0
-            or len(labels) % len(SEVERITIES)
-        ):
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0 or len(labels) % len(SEVERITIES):
             raise bad_file(
                 path,
                 f"{labels.dtype} {labels.shape}",

@@ -111,12 +111,8 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
 
 
 def _cache_error(error: OSError, folder: Path) -> StorageError:
-    reason = (
-        "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    )
-    return StorageError(
-        f"Cannot write the cache folder {folder}: {reason}. Free it, or name another with BPC_CACHE."
-    )
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+    return StorageError(f"Cannot write the cache folder {folder}: {reason}. Free it, or name another with BPC_CACHE.")
 
 
 @contextmanager
@@ -191,9 +187,7 @@ def unpack(archive: Path, target: Path) -> None:
         DataError: the archive is truncated, corrupt, unsafe, or lacks that folder.
     """
     if not hasattr(tarfile, "data_filter"):
-        raise DataError(
-            f"Unpacking {archive} safely needs Python 3.11.4 or later: update it, or unpack by hand."
-        )
+        raise DataError(f"Unpacking {archive} safely needs Python 3.11.4 or later: update it, or unpack by hand.")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -33,9 +33,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 GRAY_MODES = frozenset({"1", "L", "LA", "La"})
 DEEP_MODES = ("I", "F")  # 16 or 32 bits a pixel: how they map to 0..255 is the user's to say
 
@@ -107,9 +105,7 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
             )
         classes[sub.name] = files
     if not classes:
-        raise bad_file(
-            folder, "no folders in it", "one folder of images a class", "Sort the images into such folders"
-        )
+        raise bad_file(folder, "no folders in it", "one folder of images a class", "Sort the images into such folders")
     return classes
 
 
@@ -244,9 +240,7 @@ def _decode_cached(folder: Path, files: dict[str, list[Path]]) -> dict[str, torc
         for path in paths:
             with reading(path):
                 status = path.stat()
-            key.update(
-                f"\n{part}/{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}".encode()
-            )
+            key.update(f"\n{part}/{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}".encode())
     cached = cache_folder() / f"imagenette-{IMAGENETTE_SIDE}-{key.hexdigest()[:16]}.safetensors"
     shape = (3, IMAGENETTE_SIDE, IMAGENETTE_SIDE)
     if cached.is_file():
@@ -258,9 +252,7 @@ def _decode_cached(folder: Path, files: dict[str, list[Path]]) -> dict[str, torc
             logger.warning("Decoding ImageNette again: %s", error)
     images = {
         part: torch.from_numpy(
-            decode_images(
-                paths, channels=3, size=shape[1:], what=f"Decoding ImageNette {part} (first time only)"
-            )
+            decode_images(paths, channels=3, size=shape[1:], what=f"Decoding ImageNette {part} (first time only)")
         )
         for part, paths in files.items()
     }

@@ -22,9 +22,7 @@ UNSIGNED_BYTES = 0x08
 
 
 def _remotes(base: str, checksums: tuple[str, ...]) -> tuple[RemoteFile, ...]:
-    return tuple(
-        RemoteFile(url=f"{base}{stem}.gz", md5=md5) for stem, md5 in zip(STEMS, checksums, strict=True)
-    )
+    return tuple(RemoteFile(url=f"{base}{stem}.gz", md5=md5) for stem, md5 in zip(STEMS, checksums, strict=True))
 
 
 def _spellings(stem: str) -> tuple[str, ...]:

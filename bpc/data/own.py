@@ -72,9 +72,7 @@ def load_own(path: Path, *, side: int | None = None) -> Dataset:
         return _from_folder(path, side)
     if path.suffix.lower() in ARRAY_SUFFIXES:
         return _from_arrays(path, side, _read_arrays(path))
-    raise bad_file(
-        path, f"a file ending in {path.suffix or 'nothing'}", LAYOUTS, "Bring the images into such a form"
-    )
+    raise bad_file(path, f"a file ending in {path.suffix or 'nothing'}", LAYOUTS, "Bring the images into such a form")
 
 
 # Image folders
@@ -83,9 +81,7 @@ def load_own(path: Path, *, side: int | None = None) -> Dataset:
 def _from_folder(path: Path, side: int | None) -> Dataset:
     inside = {sub.name: subfolders(sub) for sub in subfolders(path)}
     if not inside:
-        raise bad_file(
-            path, "a folder without folders of images", LAYOUTS, "Bring the images into such a form"
-        )
+        raise bad_file(path, "a folder without folders of images", LAYOUTS, "Bring the images into such a form")
     # A split holds folders; a class that happens to be called "train" holds images.
     has_train = bool(inside.get("train"))
     test_name = next((name for name in TEST_FOLDERS if inside.get(name)), None)
@@ -150,9 +146,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(str(error)) from error
     # numpy knows no bfloat16, and no narrower float; in [0, 1] float32 holds them all.
     return {
-        name: (
-            tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
-        ).numpy()
+        name: (tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor).numpy()
         for name, tensor in tensors.items()
     }
 
@@ -206,9 +200,7 @@ def _require(path: Path, arrays: Mapping[str, object], names: tuple[str, ...]) -
 
 def _from_arrays(path: Path, side: int | None, arrays: dict[str, npt.NDArray[Any]]) -> Dataset:
     if side is not None:
-        raise DataError(
-            f"{path}@{side}: only folders of image files are scaled. Scale the arrays before saving them."
-        )
+        raise DataError(f"{path}@{side}: only folders of image files are scaled. Scale the arrays before saving them.")
     pairs = [("x_train", "y_train"), ("x_test", "y_test")]
     if "x_train" not in arrays and "images" in arrays:
         pairs = [("images", "labels")]
@@ -244,9 +236,7 @@ def _as_images(path: Path, name: str, array: npt.NDArray[Any]) -> UInt8Array:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
-        raise bad_file(
-            path, came, "uint8 in 0..255 or floats in [0, 1]", "Convert it, e.g. with .astype('uint8')"
-        )
+        raise bad_file(path, came, "uint8 in 0..255 or floats in [0, 1]", "Convert it, e.g. with .astype('uint8')")
     low, high = float(array.min()), float(array.max())  # NaN if any pixel is
     if not (low >= 0 and high <= 1):
         raise bad_file(
@@ -262,22 +252,16 @@ def _as_labels(path: Path, name: str, array: npt.NDArray[Any], count: int) -> In
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise bad_file(
-            path, f"{name} is {array.dtype} {array.shape}", f"integers of shape ({count},)", FIX_FILE
-        )
+        raise bad_file(path, f"{name} is {array.dtype} {array.shape}", f"integers of shape ({count},)", FIX_FILE)
     if int(array.min()) < 0 or int(array.max()) >= 2**31:
-        raise bad_file(
-            path, f"{name} runs from {array.min()} to {array.max()}", "classes numbered from 0", FIX_FILE
-        )
+        raise bad_file(path, f"{name} runs from {array.min()} to {array.max()}", "classes numbered from 0", FIX_FILE)
     return array.astype(np.int64)
 
 
 # Common
 
 
-def _build(
-    path: Path, side: int | None, parts: dict[str, npt.NDArray[Any]], classes: tuple[str, ...]
-) -> Dataset:
+def _build(path: Path, side: int | None, parts: dict[str, npt.NDArray[Any]], classes: tuple[str, ...]) -> Dataset:
     if len(classes) < 2:
         raise bad_file(path, f"{len(classes)} class", "at least 2", "Add images of another class")
     if "images" in parts:

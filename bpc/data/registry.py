@@ -74,9 +74,7 @@ def load_dataset(
         DataError: the files are missing and cannot be downloaded, or are truncated or corrupt.
     """
     if not 0 <= validation_fraction < 1:
-        raise ConfigError(
-            f"The validation fraction is {validation_fraction}; expected 0 (none) or more, below 1."
-        )
+        raise ConfigError(f"The validation fraction is {validation_fraction}; expected 0 (none) or more, below 1.")
     if name == "digits":
         dataset = load_digits()
     elif name in _IN_FILES:
@@ -86,16 +84,13 @@ def load_dataset(
         own = own_path(name)
         if own is None and (os.sep in name or Path(name).suffix):
             raise DataError(
-                f"There is no file or folder {name}. Check the path, or choose from "
-                f"{', '.join(dataset_names())}."
+                f"There is no file or folder {name}. Check the path, or choose from {', '.join(dataset_names())}."
             )
         if own is None:
             raise unknown_name("dataset", name, dataset_names(), hint="A path to your own data also works.")
         dataset = load_own(own[0], side=own[1])
     if validation_fraction > 0:
-        dataset = dataset.hold_out(
-            validation_fraction, make_generator("cpu", seed, "validation", dataset.name)
-        )
+        dataset = dataset.hold_out(validation_fraction, make_generator("cpu", seed, "validation", dataset.name))
     return dataset
 
 
@@ -127,9 +122,7 @@ def describe_datasets(data_root: Path | None = None) -> list[DatasetStatus]:
         elif archive is not None:
             rows.append(DatasetStatus(source.name, True, f"{archive}, to be unpacked"))
         else:
-            rows.append(
-                DatasetStatus(source.name, False, f"downloaded at first use ({source.megabytes:,} MB)")
-            )
+            rows.append(DatasetStatus(source.name, False, f"downloaded at first use ({source.megabytes:,} MB)"))
     return rows
 
 

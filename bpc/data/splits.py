@@ -23,9 +23,7 @@ def share_out(counts: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def stratified_split(
-    labels: Int64Array, test_counts: Sequence[int], seed: int
-) -> tuple[Int64Array, Int64Array]:
+def stratified_split(labels: Int64Array, test_counts: Sequence[int], seed: int) -> tuple[Int64Array, Int64Array]:
     """Draw `test_counts[y]` examples of each class y for the test split.
 
     The legacy generator is used because numpy guarantees that its stream never changes.

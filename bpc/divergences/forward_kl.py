@@ -59,7 +59,7 @@ def forward_kl_gradient(
     reduction: Literal["mean", "sum"] = "sum",
     chunk: int = 1,
 ) -> CoresetGradient:
-    """grad KL[pi_x || pi_u] = E_{pi_u}[grad_u f(u)] - E_{pi_x}[grad_u f(u)] (Eq. 17), f = sum_m w_m log p(u_m | theta).
+    """Grad KL[pi_x || pi_u] = E_{pi_u}[grad_u f(u)] - E_{pi_x}[grad_u f(u)] (Eq. 17), f = sum_m w_m log p(u_m | theta).
 
     Args:
         log_likelihood: of the model.
@@ -116,9 +116,7 @@ class ForwardKL:
     ) -> CoresetGradient:
         """See `Divergence`."""
         config = self.config
-        end = inner_end(
-            self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator
-        )
+        end = inner_end(self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator)
         total = CoresetGradient(
             torch.zeros_like(coreset.points),
             torch.zeros_like(coreset.weights),

@@ -24,8 +24,8 @@ def augmentation_draws(
     """`count` independent augmentations of the coreset's images, drawn now so that they can be replayed."""
     if config is None:
         return [None] * count
-    n, *shape = points.shape
-    return [draw(config, n, tuple(shape), generator, device=points.device) for _ in range(count)]
+    n, c, h, w = points.shape
+    return [draw(config, n, (c, h, w), generator, device=points.device) for _ in range(count)]
 
 
 def augmented(points: Tensor, chosen: AugmentDraw | None) -> Tensor:

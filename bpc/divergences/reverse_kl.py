@@ -113,12 +113,8 @@ class ReverseKL:
         if real is None:
             raise ConfigError("BPC-rKL needs a batch of real data.")
         config = self.config
-        end = inner_end(
-            self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator
-        )
-        noise = torch.randn(
-            config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype
-        )
+        end = inner_end(self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator)
+        noise = torch.randn(config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
         log_likelihood = self.log_likelihood
         if config.augment is not None and config.augment_samples:
             (core_draw,) = augmentation_draws(config.augment, coreset.points, 1, generator)

@@ -144,8 +144,7 @@ class ConvNet:
             # oneDNN's grouped convolutions run at a quarter of the rate of a loop over plain ones
             each = images.unbind(0) if images.ndim == 5 else (images,) * k
             rows = [
-                self._forward(row.unsqueeze(0), x, logits=logits)
-                for row, x in zip(params.unbind(0), each, strict=True)
+                self._forward(row.unsqueeze(0), x, logits=logits) for row, x in zip(params.unbind(0), each, strict=True)
             ]
             return torch.cat(rows, dim=0)
         return self._forward(params, images, logits=logits)

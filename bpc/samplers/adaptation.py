@@ -19,13 +19,13 @@ GAMMA, T0, KAPPA = 0.05, 10.0, 0.75
 
 
 class DualAveraging(NamedTuple):
-    """State of the adaptation, each (k,) but `count`."""
+    """State of the adaptation, each (k,) but `draws`."""
 
     mu: Tensor  # log(10 * first step size): where the iterates are pulled to
     error: Tensor  # running mean of target - acceptance
     log_step: Tensor  # log of the step size to try next
     log_average: Tensor  # log of the averaged step size, for use after warm-up
-    count: int
+    draws: int  # taken in so far
 
 
 def dual_averaging_init(step_size: Tensor) -> DualAveraging:
@@ -37,7 +37,7 @@ def dual_averaging_init(step_size: Tensor) -> DualAveraging:
 
 def dual_averaging_update(state: DualAveraging, accept_prob: Tensor, target: float) -> DualAveraging:
     """Take in the acceptance probabilities (k,) of one draw made with ``exp(state.log_step)``."""
-    t = state.count + 1
+    t = state.draws + 1
     rate = 1.0 / (t + T0)
     error = (1.0 - rate) * state.error + rate * (target - accept_prob.double())
     log_step = state.mu - math.sqrt(t) / GAMMA * error

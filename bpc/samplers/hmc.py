@@ -1,6 +1,6 @@
 """Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2010, section 5.3), k chains at once.
 
-    H(theta, r) = -log density(theta) + |r|^2 / (2 s^2),   r ~ N(0, s^2),   accept with min(1, exp(H_old - H_new)).
+H(theta, r) = -log density(theta) + |r|^2 / (2 s^2),   r ~ N(0, s^2),   accept with min(1, exp(H_old - H_new)).
 """
 
 from __future__ import annotations

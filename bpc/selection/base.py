@@ -114,8 +114,7 @@ def build_coreset(
     if not numbers or min(numbers) < 0 or max(numbers) >= n or len(set(numbers)) < len(numbers):
         raise DataError(
             f"A coreset of {dataset.name} needs different indices from 0 to {n - 1}; got {len(numbers)}, "
-            f"{len(set(numbers))} of them different"
-            + (f", from {min(numbers)} to {max(numbers)}." if numbers else ".")
+            f"{len(set(numbers))} of them different" + (f", from {min(numbers)} to {max(numbers)}." if numbers else ".")
         )
     chosen = dataset.train.take(indices.to(dataset.train.images.device))
     return Pseudocoreset(

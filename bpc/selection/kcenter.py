@@ -46,9 +46,7 @@ def select_kcenter(
 def _spread(features: Tensor, count: int) -> Tensor:
     """`count` rows of features (n, d) of mean zero; O(n d) memory and O(n d) work a row."""
     rows = [features.square().sum(1).argmin()]
-    nearest = torch.full_like(
-        features[:, 0], torch.inf
-    )  # squared distance to the chosen ones; -1 for themselves
+    nearest = torch.full_like(features[:, 0], torch.inf)  # squared distance to the chosen ones; -1 for themselves
     for _ in range(count - 1):
         nearest = torch.minimum(nearest, (features - features[rows[-1]]).square().sum(1))
         nearest[rows[-1]] = -1.0  # below the zero of a free duplicate

@@ -41,9 +41,7 @@ def place(tmp_path):
 
     def start(*arguments):
         command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
-        return subprocess.Popen(
-            command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     run.start = start
     run.path = tmp_path
@@ -245,7 +243,16 @@ def test_diverging_run_keeps_its_last_checkpoint(tmp_path, capsys):
     import run
 
     out = tmp_path / "run"
-    arguments = ["distill", "--divergence", "wasserstein", *DISTILL, "--experts", str(tmp_path / "e"), "--out", str(out)]
+    arguments = [
+        "distill",
+        "--divergence",
+        "wasserstein",
+        *DISTILL,
+        "--experts",
+        str(tmp_path / "e"),
+        "--out",
+        str(out),
+    ]
     assert run.main([*arguments, "--lr", "1e38"]) == 2
     error = capsys.readouterr().err
     assert "diverged at step" in error

@@ -83,9 +83,7 @@ def test_root_may_be_the_folder_itself_or_come_from_the_environment(
 )
 def test_truncated_file(folder: Path, content: bytes, came: str) -> None:
     (folder / "data_batch_3.bin").write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"data_batch_3\.bin: " + came + r".*3,073-byte.*30,730,000"
-    ) as caught:
+    with pytest.raises(DataError, match=r"data_batch_3\.bin: " + came + r".*3,073-byte.*30,730,000") as caught:
         load_dataset("cifar10", data_root=folder.parent)
     assert "\n" not in str(caught.value)
 
@@ -169,9 +167,7 @@ def test_cifar10c_bad_files(corrupted: Path) -> None:
         load_cifar10c(corrupted).split("fog", 6)
     good = (corrupted / "fog.npy").read_bytes()
     np.save(corrupted / "fog.npy", np.zeros((10, 32, 32, 3), dtype=np.uint8))
-    with pytest.raises(
-        DataError, match=r"fog\.npy: uint8 \(10, 32, 32, 3\); expected uint8 \(15, 32, 32, 3\)"
-    ):
+    with pytest.raises(DataError, match=r"fog\.npy: uint8 \(10, 32, 32, 3\); expected uint8 \(15, 32, 32, 3\)"):
         load_cifar10c(corrupted)
     for content in (b"", b"garbage", good[:-100], good[:40]):
         (corrupted / "fog.npy").write_bytes(content)

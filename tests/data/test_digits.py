@@ -34,9 +34,7 @@ def test_hold_out_is_stratified_and_repeatable() -> None:
     whole = load_dataset("digits")
     one, same, other = (load_dataset("digits", validation_fraction=0.1, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.test.images, same.test.images)
-    assert not torch.equal(one.test.labels, other.test.labels) or not torch.equal(
-        one.test.images, other.test.images
-    )
+    assert not torch.equal(one.test.labels, other.test.labels) or not torch.equal(one.test.images, other.test.images)
     assert len(one.train) + len(one.test) == len(whole.train)
     counts = whole.train.labels.bincount()
     assert one.test.labels.bincount().tolist() == [round(0.1 * int(count)) for count in counts]

@@ -68,9 +68,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
-def test_download_unpack_and_find_again(
-    server: tuple[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_unpack_and_find_again(server: tuple[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, folder = server
     use(monkeypatch, f"{url}cifar.tar.gz", cifar_archive(folder / "cifar.tar.gz"))
     assert int(load_dataset("cifar10").train.labels[0]) == 7
@@ -158,9 +156,7 @@ def test_slow_name_lookup_is_given_up(tmp_path: Path, monkeypatch: pytest.Monkey
         fetch(RemoteFile(url="https://nowhere.invalid/file", md5="0" * 32), tmp_path)
 
 
-def test_nothing_is_downloaded_when_not_asked_for(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_downloaded_when_not_asked_for(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("downloaded")
 
@@ -209,9 +205,7 @@ def test_corrupt_archives_leave_nothing(tmp_path: Path) -> None:
         whole[:middle] + b"\xff" * 9 + whole[middle + 9 :],
     ):
         archive.write_bytes(content)
-        with pytest.raises(
-            DataError, match=rf"a\.tar\.gz: {len(content):,} bytes that do not unpack"
-        ) as caught:
+        with pytest.raises(DataError, match=rf"a\.tar\.gz: {len(content):,} bytes that do not unpack") as caught:
             unpack(archive, target)
         assert "\n" not in str(caught.value)
         assert list(target.parent.iterdir()) == []

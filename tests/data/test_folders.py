@@ -61,9 +61,7 @@ def test_changed_files_and_a_damaged_cache_are_decoded_anew(root: Path, cache: P
     assert int(load_dataset("imagenette", data_root=root).test.images[0].min()) == 255
 
 
-def test_an_unwritable_cache_only_costs_time(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_cache_only_costs_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("BPC_CACHE", str(tmp_path / "file"))
     assert len(load_dataset("imagenette", data_root=root).train) == 20
@@ -75,9 +73,7 @@ def test_bad_imagenette(root: Path) -> None:
     whole = bad.read_bytes()
     for content in (b"", b"no image", whole[: len(whole) // 2]):
         bad.write_bytes(content)
-        with pytest.raises(
-            DataError, match=rf"n03888257_1\.JPEG: {len(content):,} bytes that do not decode"
-        ) as caught:
+        with pytest.raises(DataError, match=rf"n03888257_1\.JPEG: {len(content):,} bytes that do not decode") as caught:
             load_dataset("imagenette", data_root=root)
         assert "\n" not in str(caught.value)
     bad.unlink()

@@ -249,9 +249,7 @@ def test_gray_among_colour_becomes_colour(tmp_path: Path) -> None:
 def test_sizes_must_agree_unless_scaled(tmp_path: Path) -> None:
     write_images(tmp_path)
     Image.new("RGB", (20, 10)).save(tmp_path / "kind1" / "1.png")
-    with pytest.raises(
-        DataError, match=r"kind1.1\.png: 20x10 pixels; expected 9x7, the size of .*0\.png.*@7"
-    ):
+    with pytest.raises(DataError, match=r"kind1.1\.png: 20x10 pixels; expected 9x7, the size of .*0\.png.*@7"):
         load_dataset(str(tmp_path))
     scaled = load_dataset(f"{tmp_path}@4")
     assert scaled.image_shape == (3, 4, 4) and "-4-" in scaled.name

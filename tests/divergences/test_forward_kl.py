@@ -15,9 +15,7 @@ def test_sum_reduction_is_the_gradient_of_the_exact_kl():
     full, points, weights = problem()
     coreset = LearnedCoreset(points, torch.zeros(len(points)), weights, torch.tensor(0.1))
     truth = posterior(full, torch.ones(len(full), dtype=torch.float64))
-    got = forward_kl_gradient(
-        GaussianLocation(SIGMA), coreset, cubature(*posterior(points, weights)), cubature(*truth)
-    )
+    got = forward_kl_gradient(GaussianLocation(SIGMA), coreset, cubature(*posterior(points, weights)), cubature(*truth))
     exact_u = finite_differences(lambda u: kl(truth, posterior(u, weights)), points)
     exact_w = finite_differences(lambda w: kl(truth, posterior(points, w)), weights)
     torch.testing.assert_close(got.points, exact_u, rtol=1e-6, atol=1e-7)

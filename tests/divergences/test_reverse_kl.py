@@ -120,7 +120,10 @@ def test_augmented_covariance_terms(small):
     model, coreset, window, real = small
     plain = ReverseKLConfig(inner_steps=2, samples=3, augment=AugmentConfig(operations=("flip",), flip_probability=1.0))
     both = ReverseKLConfig(
-        inner_steps=2, samples=3, augment=AugmentConfig(operations=("flip",), flip_probability=1.0), augment_samples=True
+        inner_steps=2,
+        samples=3,
+        augment=AugmentConfig(operations=("flip",), flip_probability=1.0),
+        augment_samples=True,
     )
     a = ReverseKL(model, plain).gradient(coreset, window, real, torch.Generator().manual_seed(1))
     b = ReverseKL(model, both).gradient(coreset, window, real, torch.Generator().manual_seed(1))

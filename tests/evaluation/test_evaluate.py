@@ -80,7 +80,10 @@ def test_exact_density_is_log_likelihood_plus_log_prior(net, coreset):
     params = 0.3 * torch.randn(3, net.num_params, generator=torch.Generator().manual_seed(0))
     plan = exact_plan("hmc", net, coreset.points, coreset.labels, weights, ExactSettings(prior_std=0.2))
     log_lik = torch.stack(
-        [-(weights * F.cross_entropy(out, coreset.labels, reduction="none")).sum() for out in net(params, coreset.points)]
+        [
+            -(weights * F.cross_entropy(out, coreset.labels, reduction="none")).sum()
+            for out in net(params, coreset.points)
+        ]
     )
     prior = torch.distributions.Normal(0.0, 0.2)
     constant = prior.log_prob(torch.zeros(net.num_params)).sum()
@@ -208,7 +211,9 @@ def test_a_better_coreset_scores_better(digits):
     net = ConvNet(ConvNetConfig(width=16, depth=2), (1, 8, 8), 10)
     real = random_coreset(digits, 3).replace(weights=torch.full((10,), 50.0))
     noise = real.replace(points=torch.randn(real.points.shape, generator=torch.Generator().manual_seed(0)))
-    config = EvaluationConfig(protocol="exact", exact=ExactSettings(warmup=100, samples=30, leapfrog_steps=10, prior_std=0.3))
+    config = EvaluationConfig(
+        protocol="exact", exact=ExactSettings(warmup=100, samples=30, leapfrog_steps=10, prior_std=0.3)
+    )
     scores = [next(evaluate(net, digits, [c], config, seeds=[0, 1])).metrics["accuracy"].mean() for c in (real, noise)]
     assert scores[0] > 0.35
     assert scores[0] > scores[1] + 0.15
@@ -224,9 +229,7 @@ def test_pooled_sums_are_the_metrics(net, digits, coreset):
 def test_coresets_that_do_not_fit(net, digits, coreset):
     check_coreset(coreset, digits, net)
     with pytest.raises(ConfigError, match=r"images are \(3, 8, 8\)"):
-        check_coreset(
-            coreset.replace(points=torch.zeros(10, 3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3), digits, net
-        )
+        check_coreset(coreset.replace(points=torch.zeros(10, 3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3), digits, net)
     with pytest.raises(ConfigError, match="classes"):
         check_coreset(coreset.replace(num_classes=7), digits, net)
     with pytest.raises(ConfigError, match="normalised"):

@@ -251,17 +251,13 @@ def test_nll_kim2022_by_hand():
 
 def test_nll_kim2022_of_one_sample_is_its_mean_nll():
     losses = torch.rand(300)
-    assert Kim2022Nll.empty(300).update(losses).compute().item() == pytest.approx(
-        losses.mean().item(), rel=1e-6
-    )
+    assert Kim2022Nll.empty(300).update(losses).compute().item() == pytest.approx(losses.mean().item(), rel=1e-6)
 
 
 def test_nll_kim2022_does_not_underflow_and_resumes():
     state = Kim2022Nll.empty(200, (1,))
     for value in (5000.0, 5001.0):
-        state = Kim2022Nll(**{k: v.clone() for k, v in state._asdict().items()}).update(
-            torch.full((1, 200), value)
-        )
+        state = Kim2022Nll(**{k: v.clone() for k, v in state._asdict().items()}).update(torch.full((1, 200), value))
     assert state.compute().item() == pytest.approx(5000 - math.log((1 + math.exp(-1)) / 2), rel=1e-12)
 
 

@@ -103,9 +103,7 @@ def test_a_diagonal_wave_has_its_own_frequency():
 def test_only_square_images_have_this_diagonal():
     with pytest.raises(ConfigError, match="square"):
         fourier_log_amplitude(torch.zeros(1, 1, 8, 9))
-    assert fourier_log_amplitude(torch.rand(1, 1, 7, 7))[0].tolist() == pytest.approx(
-        [0, 2 / 7, 4 / 7, 6 / 7]
-    )
+    assert fourier_log_amplitude(torch.rand(1, 1, 7, 7))[0].tolist() == pytest.approx([0, 2 / 7, 4 / 7, 6 / 7])
 
 
 # --- mosaics --------------------------------------------------------------------------------
@@ -230,11 +228,7 @@ def test_comparison_draws_one_file_for_each_protocol(tmp_path):
 
 
 def test_every_method_has_its_own_colour_and_marker():
-    assert (
-        len({color for color, _ in STYLES.values()})
-        == len({marker for _, marker in STYLES.values()})
-        == len(STYLES)
-    )
+    assert len({color for color, _ in STYLES.values()}) == len({marker for _, marker in STYLES.values()}) == len(STYLES)
 
 
 def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
@@ -246,9 +240,7 @@ def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):
         lambda: plot_fourier_diagonal({}, path),
         lambda: plot_reliability({}, path),
         lambda: plot_learning_curves(pd.DataFrame({"epoch": [1]}), path),
-        lambda: plot_distill_curve(
-            pd.DataFrame({"step": [1], "value": [math.nan], "grad_norm": [math.nan]}), path
-        ),
+        lambda: plot_distill_curve(pd.DataFrame({"step": [1], "value": [math.nan], "grad_norm": [math.nan]}), path),
         lambda: plot_comparison(summary().iloc[:0], path),
         lambda: plot_comparison(summary(), path, metrics=["brier"]),
     ):

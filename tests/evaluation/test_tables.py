@@ -134,9 +134,7 @@ def test_csv_holds_every_digit():
     first = next(r for r in rows if r["method"] == "fkl" and r["metric"] == "accuracy")
     assert float(first["mean"]) == summary[summary["method"] == "fkl"]["mean"].iloc[0]
     assert first["values"] == "0.43 0.45"
-    assert (
-        first["gain_over_random"] and not next(r for r in rows if r["method"] == "random")["gain_over_random"]
-    )
+    assert first["gain_over_random"] and not next(r for r in rows if r["method"] == "random")["gain_over_random"]
 
 
 def test_files_are_written(tmp_path):
@@ -148,11 +146,7 @@ def test_files_are_written(tmp_path):
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_console_fits_and_cuts_no_number(width):
-    more = {
-        (m, 10, metric): [0.81234, 0.8]
-        for m in ("fkl", "random")
-        for metric in ("ece", "ece_kim2022", "brier")
-    }
+    more = {(m, 10, metric): [0.81234, 0.8] for m in ("fkl", "random") for metric in ("ece", "ece_kim2022", "brier")}
     stream = io.StringIO()
     Console(width=width, file=stream).print(render_console(summary_of(VALUES | more), title="[demo]"))
     text = stream.getvalue()

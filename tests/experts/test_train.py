@@ -26,9 +26,7 @@ def net():
 def train(path, net, data, *, num_experts, epochs, together=1, **config):
     config = ExpertConfig(batch_size=64, **config)
     store = TrajectoryStore.create(path, net.num_params, store_meta(data, net, config, 0))
-    list(
-        train_experts(store, net, data, config, num_experts=num_experts, epochs=epochs, seed=0, together=together)
-    )
+    list(train_experts(store, net, data, config, num_experts=num_experts, epochs=epochs, seed=0, together=together))
     return store
 
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from bpc.errors import ConfigError
-from bpc.samplers import HMCConfig, adaptive_hmc, hmc, leapfrog, run, state_from_tensors, state_to_tensors, value_and_grad
+from bpc.samplers import (
+    HMCConfig,
+    adaptive_hmc,
+    hmc,
+    leapfrog,
+    run,
+    state_from_tensors,
+    state_to_tensors,
+    value_and_grad,
+)
 from bpc.seeding import ChainGenerators
 
 COVARIANCE = torch.tensor([[1.0, 0.8, 0.0], [0.8, 2.0, -0.3], [0.0, -0.3, 0.25]])
@@ -28,7 +37,9 @@ def generators(k, seed=0):
 
 
 def collect(kernel, params, *, steps, burn_in, seed=0):
-    draws = [s.params for s, _ in run(kernel, params, steps=steps, burn_in=burn_in, generators=generators(len(params), seed))]
+    draws = [
+        s.params for s, _ in run(kernel, params, steps=steps, burn_in=burn_in, generators=generators(len(params), seed))
+    ]
     return torch.stack(draws)  # (s, k, p)
 
 
@@ -60,9 +71,7 @@ def test_leapfrog_is_reversible():
 def test_energy_error_is_of_second_order():
     def error(step):
         theta, r = torch.full((1, 1), 1.3, dtype=torch.float64), torch.full((1, 1), 0.4, dtype=torch.float64)
-        end, momentum, _, _ = leapfrog(
-            lambda x: value_and_grad(standard, x), theta, r, -theta, step, round(0.8 / step)
-        )
+        end, momentum, _, _ = leapfrog(lambda x: value_and_grad(standard, x), theta, r, -theta, step, round(0.8 / step))
         return abs(float(end**2 + momentum**2 - theta**2 - r**2))
 
     assert error(0.1) / error(0.05) == pytest.approx(4.0, rel=0.1)
@@ -71,9 +80,7 @@ def test_energy_error_is_of_second_order():
 @pytest.mark.parametrize("momentum_scale", [1.0, 0.5])
 def test_moments_of_a_correlated_gaussian(momentum_scale):
     """512 chains, so the standard error of each mean is the standard deviation over sqrt(512 * effective draws)."""
-    config = HMCConfig(
-        step_size=0.25 * momentum_scale, leapfrog_steps=8, momentum_scale=momentum_scale, jitter=0.2
-    )
+    config = HMCConfig(step_size=0.25 * momentum_scale, leapfrog_steps=8, momentum_scale=momentum_scale, jitter=0.2)
     draws = collect(hmc(gaussian, config), MEAN.expand(512, 3) + 3.0, steps=60, burn_in=30).flatten(0, 1)
     torch.testing.assert_close(draws.mean(0), MEAN, atol=0.05, rtol=0)
     torch.testing.assert_close(draws.T.cov(), COVARIANCE, atol=0.08, rtol=0.05)
@@ -109,7 +116,7 @@ def test_divergence_is_counted_and_rejected():
 
 
 def test_nan_density_is_a_rejection_not_an_accident():
-    kernel = hmc(lambda x: torch.where(x[:, 0] > 0, torch.log(-x[:, 0].abs()), -x[:, 0] ** 2 / 2), HMCConfig())
+    kernel = hmc(lambda x: torch.where(x[:, 0] > 0, torch.log(-x[:, 0].abs()), -(x[:, 0] ** 2) / 2), HMCConfig())
     start = torch.full((4, 1), -1e-4)
     for state, _ in run(kernel, start, steps=20, generators=generators(4)):
         assert torch.isfinite(state.params).all()
@@ -127,7 +134,10 @@ def test_k_chains_together_equal_k_alone():
 def test_step_size_adapts_to_the_target():
     scales = torch.logspace(-1, 1, 20)
     kernel = adaptive_hmc(
-        lambda x: -0.5 * (x / scales).square().sum(1), HMCConfig(step_size=3.0, leapfrog_steps=5), warmup=300, target=0.8
+        lambda x: -0.5 * (x / scales).square().sum(1),
+        HMCConfig(step_size=3.0, leapfrog_steps=5),
+        warmup=300,
+        target=0.8,
     )
     warm, after, steps = [], [], []
     for t, (state, info) in enumerate(run(kernel, torch.zeros(16, 20), steps=400, generators=generators(16))):

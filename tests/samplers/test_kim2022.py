@@ -52,9 +52,7 @@ def test_asghmc_has_the_stationary_covariance_of_its_recursion():
     eps, alpha, temperature = 0.3, 0.2, 0.5
     a = np.array([[1.0, eps], [-eps, 1.0 - alpha - eps**2]])
     exact = solve_discrete_lyapunov(a, np.diag([0.0, 2 * alpha * temperature]))
-    config = ASGHMCConfig(
-        step_size=eps, leapfrog_steps=5, momentum_scale=1.0, friction=alpha, temperature=temperature
-    )
+    config = ASGHMCConfig(step_size=eps, leapfrog_steps=5, momentum_scale=1.0, friction=alpha, temperature=temperature)
     kernel = asghmc(lambda x, g: standard(x), config)
     states = [s for s, _ in run(kernel, torch.zeros(4000, 1), steps=60, burn_in=20, generators=generators(4000))]
     theta, r = torch.stack([s.params for s in states]), torch.stack([s.momentum for s in states])

@@ -66,9 +66,7 @@ def test_every_herding_step_is_the_best(seed: int) -> None:
         mean = points[members].mean(0)
         for t in range(6):
             distances = {
-                int(i): float(np.linalg.norm(points[[*own[:t], i]].mean(0) - mean))
-                for i in members
-                if i not in own[:t]
+                int(i): float(np.linalg.norm(points[[*own[:t], i]].mean(0) - mean)) for i in members if i not in own[:t]
             }
             assert distances[own[t]] <= min(distances.values()) + 1e-9
 
@@ -110,9 +108,7 @@ def test_classes_do_not_see_each_other_and_the_answer_does_not_move(method: str)
     chosen = METHODS[method](labels, 4, 3, features=features, **args)
     assert torch.equal(chosen, METHODS[method](labels, 4, 3, features=features, **args))
     members = torch.nonzero(labels == 1).flatten()
-    alone = METHODS[method](
-        torch.zeros(len(members), dtype=torch.int64), 4, 1, features=features[members], **args
-    )
+    alone = METHODS[method](torch.zeros(len(members), dtype=torch.int64), 4, 1, features=features[members], **args)
     assert torch.equal(members[alone], chosen[4:8])
     # far from the origin float32 sums would decide otherwise
     shifted = METHODS[method](labels, 4, 3, features=features.double() + 1e6, **args)
@@ -139,9 +135,7 @@ def test_ipc_larger_than_a_class(method: str) -> None:
     labels, features = torch.tensor([0, 0, 0, 1, 1]), torch.randn(5, 2)
     generator = make_generator("cpu", 0)
     assert len(select(method, labels, 2, 2, features=features, generator=generator)) == 4
-    with pytest.raises(
-        DataError, match="ipc 3 is more than class 1 has: 2 points; choose an ipc of at most 2"
-    ):
+    with pytest.raises(DataError, match="ipc 3 is more than class 1 has: 2 points; choose an ipc of at most 2"):
         select(method, labels, 3, 2, features=features, generator=generator)
     with pytest.raises(DataError, match="class 2 has: 0 points"):
         select(method, labels, 1, 3, features=features, generator=generator)
@@ -180,9 +174,7 @@ def dataset() -> Dataset:
     generator = make_generator("cpu", 0)
     images = torch.randint(256, (12, 2, 4, 4), dtype=torch.uint8, generator=generator)
     split = Split(images=images, labels=torch.arange(12) % 3)
-    return Dataset(
-        name="tiny", train=split, test=split, mean=(0.4, 0.5), std=(0.2, 0.3), class_names=("a", "b", "c")
-    )
+    return Dataset(name="tiny", train=split, test=split, mean=(0.4, 0.5), std=(0.2, 0.3), class_names=("a", "b", "c"))
 
 
 def test_build_coreset(dataset: Dataset) -> None:

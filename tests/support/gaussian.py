@@ -23,9 +23,7 @@ def kl(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
     """KL[N(a) || N(b)], nats."""
     inverse = torch.linalg.inv(b[1])
     gap = b[0] - a[0]
-    return 0.5 * (
-        torch.trace(inverse @ a[1]) + gap @ inverse @ gap - D + torch.logdet(b[1]) - torch.logdet(a[1])
-    )
+    return 0.5 * (torch.trace(inverse @ a[1]) + gap @ inverse @ gap - D + torch.logdet(b[1]) - torch.logdet(a[1]))
 
 
 def cubature(mean: Tensor, covariance: Tensor) -> Tensor:
