@@ -72,9 +72,7 @@ def test_steps_are_those_of_torch_sgd(initial):
     groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, (0.1, 0.2), strict=True)]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.5)
     for step in range(4):
-        noise = torch.randn(
-            initial.points.shape, generator=make_generator("cpu", 7, "distill", step, "noise")
-        )
+        noise = torch.randn(initial.points.shape, generator=make_generator("cpu", 7, "distill", step, "noise"))
         parameters[0].grad = (parameters[0] - 3.0 + noise * 0.01).detach()
         parameters[1].grad = (parameters[1] - 1.0).detach()
         optimizer.step()
@@ -135,7 +133,9 @@ def test_weights_and_points_of_a_classifier_are_learned(digits):
     snapshots = net.init(1, make_generator("cpu", 0))
     config = OuterConfig(lr_points=1e-3, lr_weights=1e-2, momentum=0.0)
     last = list(
-        distill(start(initial), method, lambda g: ExpertWindow(snapshots), real_batches(few, 50), config, steps=3, seed=0)
+        distill(
+            start(initial), method, lambda g: ExpertWindow(snapshots), real_batches(few, 50), config, steps=3, seed=0
+        )
     )[-1]
     assert not torch.equal(last.coreset.points, initial.points)
     assert not torch.equal(last.coreset.weights, initial.weights)

@@ -9,10 +9,19 @@ from bpc.samplers.adaptation import (
 )
 from bpc.samplers.base import Kernel, LogDensity, run, state_from_tensors, state_to_tensors, value_and_grad
 from bpc.samplers.hmc import HMCConfig, HMCInfo, HMCState, hmc, leapfrog
-from bpc.samplers.kim2022 import ASGHMCConfig, Kim2022HMCConfig, Kim2022Info, Kim2022State, asghmc, kim2022_hmc
+from bpc.samplers.kim2022 import (
+    ASGHMCConfig,
+    ASGHMCState,
+    Kim2022HMCConfig,
+    Kim2022HMCState,
+    Kim2022Info,
+    asghmc,
+    kim2022_hmc,
+)
 
 __all__ = [
     "ASGHMCConfig",
+    "ASGHMCState",
     "AdaptiveState",
     "DualAveraging",
     "HMCConfig",
@@ -20,8 +29,8 @@ __all__ = [
     "HMCState",
     "Kernel",
     "Kim2022HMCConfig",
+    "Kim2022HMCState",
     "Kim2022Info",
-    "Kim2022State",
     "LogDensity",
     "adaptive_hmc",
     "asghmc",

@@ -19,14 +19,30 @@ from bpc.samplers.base import Kernel, LogDensity, value_and_grad
 from bpc.samplers.hmc import leapfrog
 from bpc.seeding import ChainGenerators
 
-__all__ = ["ASGHMCConfig", "Kim2022HMCConfig", "Kim2022Info", "Kim2022State", "asghmc", "kim2022_hmc"]
+__all__ = [
+    "ASGHMCConfig",
+    "ASGHMCState",
+    "Kim2022HMCConfig",
+    "Kim2022HMCState",
+    "Kim2022Info",
+    "asghmc",
+    "kim2022_hmc",
+]
 
 
-class Kim2022State(NamedTuple):
-    """Where k chains stand."""
+class Kim2022HMCState(NamedTuple):
+    """Where k chains of `kim2022_hmc` stand."""
 
     params: Tensor  # (k, p)
-    momentum: Tensor  # (k, p); HMC draws it anew for every iteration
+    log_density: Tensor  # (k,) nats, -M U
+    grad: Tensor  # (k, p), kept, so that a leapfrog step costs one gradient and not two
+
+
+class ASGHMCState(NamedTuple):
+    """Where k chains of `asghmc` stand."""
+
+    params: Tensor  # (k, p)
+    momentum: Tensor  # (k, p)
 
 
 class Kim2022Info(NamedTuple):
@@ -56,29 +72,32 @@ class ASGHMCConfig:
     temperature: float = 0.01
 
 
-def kim2022_hmc(log_density: LogDensity, config: Kim2022HMCConfig) -> Kernel[Kim2022State, Kim2022Info]:
+def kim2022_hmc(log_density: LogDensity, config: Kim2022HMCConfig) -> Kernel[Kim2022HMCState, Kim2022Info]:
     """Algorithm 2 with the acceptance of the authors' code; `log_density` is minus the potential, -M U(theta)."""
 
-    def init(params: Tensor, generators: ChainGenerators) -> Kim2022State:
-        return Kim2022State(params.detach(), torch.zeros_like(params))
+    def init(params: Tensor, generators: ChainGenerators) -> Kim2022HMCState:
+        return Kim2022HMCState(params.detach(), *value_and_grad(log_density, params))
 
-    def step(state: Kim2022State, generators: ChainGenerators) -> tuple[Kim2022State, Kim2022Info]:
+    def step(state: Kim2022HMCState, generators: ChainGenerators) -> tuple[Kim2022HMCState, Kim2022Info]:
         momentum = config.momentum_scale * generators.normal(state.params.shape[1])
-        value, grad = value_and_grad(log_density, state.params)
-        params, end_momentum, end_value, _ = leapfrog(
+        params, end_momentum, value, grad = leapfrog(
             lambda theta: value_and_grad(log_density, theta),
             state.params,
             momentum,
-            grad,
+            state.grad,
             config.step_size,
             config.leapfrog_steps,
         )
         kinetic_change = 0.5 * (end_momentum.double().square().sum(1) - momentum.double().square().sum(1))
-        exponent = (end_value.double() - value.double()) + kinetic_change  # the sign is the authors', see above
+        exponent = (value.double() - state.log_density.double()) + kinetic_change  # the authors' sign, see above
         accept_prob = torch.nan_to_num(torch.exp(exponent.clamp(max=0.0)), nan=0.0)
         accepted = generators.uniform().double() <= accept_prob
         keep = accepted.unsqueeze(1)
-        new = Kim2022State(torch.where(keep, params, state.params), end_momentum)
+        new = Kim2022HMCState(
+            torch.where(keep, params, state.params),
+            torch.where(accepted, value, state.log_density),
+            torch.where(keep, grad, state.grad),
+        )
         return new, Kim2022Info(accept_prob, accepted)
 
     return Kernel(init, step)
@@ -86,7 +105,7 @@ def kim2022_hmc(log_density: LogDensity, config: Kim2022HMCConfig) -> Kernel[Kim
 
 def asghmc(
     log_density: Callable[[Tensor, ChainGenerators], Tensor], config: ASGHMCConfig
-) -> Kernel[Kim2022State, Kim2022Info]:
+) -> Kernel[ASGHMCState, Kim2022Info]:
     """Algorithm 3: theta += eps r;  r = (1 - alpha) r + eps grad + N(0, 2 alpha T), m times an iteration.
 
     Args:
@@ -95,10 +114,10 @@ def asghmc(
     """
     noise_scale = (2.0 * config.friction * config.temperature) ** 0.5
 
-    def init(params: Tensor, generators: ChainGenerators) -> Kim2022State:
-        return Kim2022State(params.detach(), config.momentum_scale * generators.normal(params.shape[1]))
+    def init(params: Tensor, generators: ChainGenerators) -> ASGHMCState:
+        return ASGHMCState(params.detach(), config.momentum_scale * generators.normal(params.shape[1]))
 
-    def step(state: Kim2022State, generators: ChainGenerators) -> tuple[Kim2022State, Kim2022Info]:
+    def step(state: ASGHMCState, generators: ChainGenerators) -> tuple[ASGHMCState, Kim2022Info]:
         params, momentum = state
         for _ in range(config.leapfrog_steps):
             params = params + config.step_size * momentum
@@ -106,6 +125,6 @@ def asghmc(
             noise = noise_scale * generators.normal(params.shape[1])
             momentum = (1.0 - config.friction) * momentum + config.step_size * grad + noise
         ones = torch.ones(len(params), device=params.device)
-        return Kim2022State(params, momentum), Kim2022Info(ones, ones.bool())
+        return ASGHMCState(params, momentum), Kim2022Info(ones, ones.bool())
 
     return Kernel(init, step)
