@@ -53,60 +53,55 @@ def score(
         "sampler": config.sampler,
         "protocol": config.protocol,
     }
-    done: set[int] = set()
-    if rows_path.exists():
+    labels = pick_images(dataset.test, config.test_images).labels.cpu()
+    metadata = {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
+    with RowWriter(rows_path) as writer:  # opening it mends a torn last line
         rows = read_rows(rows_path)
         for key, value in cell.items():
             rows = rows[rows[key] == value]
-        counts = rows.groupby("seed")["metric"].nunique()
-        done = {int(s) for s, count in counts.items() if count >= len(metrics)}  # type: ignore[call-overload]
-    written: set[tuple[int, str]] = set()
-    if rows_path.exists():
         written = {(int(s), str(m)) for s, m in zip(rows["seed"], rows["metric"], strict=True)}
-
-    labels = pick_images(dataset.test, config.test_images).labels.cpu()
-    metadata = {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
-    total = iterations(network, first, config) * len([s for s in seeds if s not in done])
-    with RowWriter(rows_path) as writer, progress(f"Scoring {name}", total) as report:
-        for block in evaluate(
-            network,
-            dataset,
-            coresets,
-            config,
-            seeds=seeds,
-            augment=augment,
-            chains_at_once=chains_at_once,
-            folder=run.path,
-            checkpoint_seconds=checkpoint_seconds,
-            config_hash=f"{run.hash}-{first.method}",
-            skip=done.__contains__,
-            report=report.update,
-        ):
-            for i, seed in enumerate(block.seeds):
-                save_tensors(
-                    run.path / f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors",
-                    {"probs": block.probs[i], "labels": labels},
-                    {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **metadata},
-                )
-                for metric in metrics:
-                    if (seed, metric) in written:
-                        continue
-                    value = float(block.metrics[metric][i])
-                    writer.write(
-                        Row(
-                            run=run.path.name,
-                            config_hash=run.hash,
-                            dataset=dataset.name,
-                            architecture=network.name,
-                            seed=seed,
-                            metric=metric,
-                            value=value,
-                            seconds=block.seconds / len(block.seeds),
-                            device=device_name(run.device),
-                            **cell,  # type: ignore[arg-type]
+        done = {seed for seed in seeds if all((seed, metric) in written for metric in metrics)}
+        total = iterations(network, first, config) * len([seed for seed in seeds if seed not in done])
+        with progress(f"Scoring {name}", total) as report:
+            for block in evaluate(
+                network,
+                dataset,
+                coresets,
+                config,
+                seeds=seeds,
+                augment=augment,
+                chains_at_once=chains_at_once,
+                folder=run.path,
+                checkpoint_seconds=checkpoint_seconds,
+                config_hash=f"{run.hash}-{first.method}",
+                skip=done.__contains__,
+                report=report.update,
+            ):
+                for i, seed in enumerate(block.seeds):
+                    save_tensors(
+                        run.path / f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors",
+                        {"probs": block.probs[i], "labels": labels},
+                        {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **metadata},
+                    )
+                    for metric in metrics:
+                        if (seed, metric) in written:
+                            continue
+                        value = float(block.metrics[metric][i])
+                        writer.write(
+                            Row(
+                                run=run.path.name,
+                                config_hash=run.hash,
+                                dataset=dataset.name,
+                                architecture=network.name,
+                                seed=seed,
+                                metric=metric,
+                                value=value,
+                                seconds=block.seconds / len(block.seeds),
+                                device=device_name(run.device),
+                                **cell,  # type: ignore[arg-type]
+                            )
                         )
-                    )
-                if math.isnan(float(block.metrics["accuracy"][i])):
-                    say(
-                        f"Chain {seed} of {name} left the finite numbers; its rows say nan, and so will the mean over seeds."
-                    )
+                    if math.isnan(float(block.metrics["accuracy"][i])):
+                        say(
+                            f"Chain {seed} of {name} left the finite numbers; its rows say nan, and so will the mean over seeds."
+                        )

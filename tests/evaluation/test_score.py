@@ -1,0 +1,130 @@
+"""Rows, predictives and figures that an evaluation leaves in its folder."""
+
+import pytest
+import torch
+
+from bpc.errors import ConfigError
+from bpc.models import ConvNet, ConvNetConfig
+from bpc.runs import Run, config_hash, resolve_device
+from bpc.seeding import make_generator
+from bpc.selection import build_coreset, select
+from evaluation.compare import load_runs, summarise
+from evaluation.doctor import report
+from evaluation.evaluate import EvaluationConfig
+from evaluation.features import trained_features
+from evaluation.metrics import METRICS, compute
+from evaluation.report import find_coresets, find_predictives, write_figures
+from evaluation.rows import read_rows
+from evaluation.score import score
+
+SHORT = EvaluationConfig(test_images=40, overrides={"iterations": 4, "burn_in": 2, "leapfrog_steps": 1})
+
+
+@pytest.fixture
+def net():
+    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
+
+
+@pytest.fixture
+def coreset(digits):
+    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", 0))
+    return build_coreset(digits, index, method="random", seed=0)
+
+
+def open_run(path, **options):
+    return Run(path, "evaluate", {"a": 1}, torch.device("cpu"), **options)
+
+
+def test_rows_and_predictives(tmp_path, net, digits, coreset):
+    with open_run(tmp_path / "r") as run:
+        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        once = (tmp_path / "r" / "rows.csv").read_bytes()
+        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        assert (tmp_path / "r" / "rows.csv").read_bytes() == once, "finished seeds were run again"
+        score(run, net, digits, [coreset], SHORT, seeds=[0, 1, 2])
+    rows = read_rows(tmp_path / "r" / "rows.csv")
+    assert len(rows) == 3 * len(METRICS)
+    assert set(rows["metric"]) == set(METRICS)
+    assert (rows["architecture"] == net.name).all()
+    (cell,) = find_predictives([tmp_path]).items()
+    assert cell[0] == ("digits", 1, "hmc", "kim2022")
+    for name in ("accuracy", "nll", "ece", "brier"):
+        found = compute(cell[1]["Random"])[name]
+        expected = rows[rows["metric"] == name].sort_values("seed")["value"].to_numpy()
+        torch.testing.assert_close(found, torch.tensor(expected.tolist()).double(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_torn_block_is_finished(tmp_path, net, digits, coreset):
+    """Killed between two rows of a block: the rows that are there stay, the others are added."""
+    with open_run(tmp_path / "r") as run:
+        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        path = tmp_path / "r" / "rows.csv"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:12]) + lines[12][:20])
+        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        strip = [line.split(",")[8:11] for line in lines]
+        assert sorted(line.split(",")[8:11] for line in path.read_text().splitlines(keepends=True)) == sorted(strip)
+
+
+def test_exact_rows_have_no_kim2022_variants(tmp_path, net, digits, coreset):
+    from evaluation.protocols import ExactSettings
+
+    config = EvaluationConfig(
+        protocol="exact", test_images=40, exact=ExactSettings(warmup=2, samples=2, leapfrog_steps=1)
+    )
+    with open_run(tmp_path / "r") as run:
+        score(run, net, digits, [coreset], config, seeds=[0])
+    assert set(read_rows(tmp_path / "r" / "rows.csv")["metric"]) == set(METRICS) - {"nll_kim2022", "ece_kim2022"}
+
+
+def test_figures(tmp_path, net, digits, coreset):
+    for method in ("random", "fkl"):
+        with open_run(tmp_path / method) as run:
+            mine = coreset.replace(method=method)
+            mine.save(tmp_path / method / "coreset.safetensors")
+            score(run, net, digits, [mine], SHORT, seeds=[0, 1])
+            run.record("done")
+    assert {k: list(v) for k, v in find_coresets([tmp_path]).items()} == {("digits", 1): ["Random", "BPC-fKL"]}
+    written = write_figures([tmp_path], tmp_path / "out")
+    assert len(written) == 5
+    assert all(path.stat().st_size > 3000 for path in written)
+    summary = summarise(load_runs([tmp_path]))
+    gain = summary[(summary["method"] == "fkl") & (summary["metric"] == "accuracy")]["gain_over_random"]
+    assert float(gain.iloc[0]) == pytest.approx(0.0)  # the same points under another name
+
+
+def test_features_are_those_of_the_network(net, digits):
+    params = net.init(1, make_generator("cpu", 0))
+    features = trained_features(net, params, digits, batch=300)
+    assert features.shape == (1297, net.num_features)
+    torch.testing.assert_close(
+        features[700], net.features(params, digits.normalise(digits.train.images[700:701]))[0, 0]
+    )
+
+
+def test_run_folders(tmp_path):
+    with open_run(tmp_path / "r") as run:
+        assert not run.resumed
+        with pytest.raises(ConfigError, match="another process"):
+            open_run(tmp_path / "r")
+        run.log(step=1, value=float("nan"))
+        run.log(step=2, value=1.0)
+        run.trim_log("step", 1)
+        assert (tmp_path / "r" / "log.jsonl").read_text() == '{"step": 1, "value": null}\n'
+        run.record("done")
+    with open_run(tmp_path / "r") as run:
+        assert run.done
+    with open_run(tmp_path / "r", resume=False) as run:
+        assert not run.done
+        assert not (tmp_path / "r" / "log.jsonl").exists()
+    with pytest.raises(ConfigError, match="differing in a"):
+        Run(tmp_path / "r", "evaluate", {"a": 2}, torch.device("cpu"))
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+    with pytest.raises(ConfigError, match="Unknown device"):
+        resolve_device("quantum")
+
+
+def test_doctor(data_root):
+    tables = report(data_root)
+    assert [t.title.split(" ")[0] for t in tables] == ["Machine", "Datasets", "Optional"]
+    assert tables[1].row_count >= 7
