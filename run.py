@@ -17,7 +17,7 @@ from typing import Any
 
 import tyro
 
-from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Select
+from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Select, check_flags
 
 # What every command builds from its flags ---------------------------------------------------------------------------------
 
@@ -589,6 +589,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     keep_freed_memory()
     try:
+        check_flags(args)
         made = HANDLERS[type(args)](args)
         if made is not None:
             print(made)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-__all__ = ["COMMANDS", "Compare", "Demo", "Distill", "Doctor", "Evaluate", "Experts", "Select"]
+from bpc.errors import ConfigError
+
+__all__ = ["COMMANDS", "Compare", "Demo", "Distill", "Doctor", "Evaluate", "Experts", "Select", "check_flags"]
 
 Flag = tyro.conf.arg
 
@@ -216,3 +219,28 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "compare": Compare,
 }
+
+# smallest values that mean something; what a preset or a component checks itself is not repeated here
+MINIMUM: dict[str, float] = {
+    **dict.fromkeys(
+        ("ipc", "seeds", "num_experts", "epochs", "together", "chunk", "width", "depth", "expert_batch"), 1
+    ),
+    **dict.fromkeys(("test_images", "chains_at_once", "sigma", "checkpoint_seconds", "lr_weights", "lr_student"), 0),
+    **dict.fromkeys(("iterations", "leapfrog_steps"), 1),
+    **dict.fromkeys(("burn_in", "penalty"), 0),
+}
+
+
+def check_flags(args: Any) -> None:
+    """Refuse numbers that no setting can mean.
+
+    Raises:
+        ConfigError: below its minimum, NaN or infinite.
+    """
+    for field in fields(args):
+        value = getattr(args, field.name)
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{flag} must be a finite number; got {value}.")
+        if field.name in MINIMUM and value is not None and value < MINIMUM[field.name]:
+            raise ConfigError(f"{flag} must be at least {MINIMUM[field.name]:g}; got {value}.")
