@@ -139,12 +139,13 @@ def scoring(args: Any, sampler: str) -> Any:
     )
 
 
-def overrides_note(config: Any) -> str:
-    """Say which published sampler settings were changed."""
+def scoring_notes(args: Any, config: Any) -> list[str]:
+    """Say where the scoring is not at full scale or not as published."""
+    notes = [f"{args.test_images:,} test images"] if args.test_images else []
     changed = {k: v for k, v in config.overrides.items() if v is not None}
-    if config.protocol == "exact" or not changed:
-        return ""
-    return "sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items())
+    if config.protocol != "exact" and changed:
+        notes.append("sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()))
+    return notes
 
 
 def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: str) -> list[Any]:
@@ -160,7 +161,9 @@ def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: s
     return found
 
 
-def show_table(paths: list[Path], folder: Path | None, *, title: str, figures: bool = False) -> None:
+def show_table(
+    paths: list[Path], folder: Path | None, *, title: str, scale: str | None = None, figures: bool = False
+) -> None:
     """Summarise runs, print the table, and write it (and figures) where asked."""
     from evaluation.compare import load_runs, summarise
     from evaluation.plots import plot_comparison
@@ -169,12 +172,12 @@ def show_table(paths: list[Path], folder: Path | None, *, title: str, figures: b
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         summary = summarise(load_runs(paths))
-        print_tables(render_console(summary, title=title))
+        print_tables(render_console(summary, title=title, scale=scale))
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             print(f"note: {warning.message}", file=sys.stderr)
     if folder is not None:
-        write_tables(summary, folder, title=title)
+        write_tables(summary, folder, title=title, scale=scale)
         if figures:
             plot_comparison(summary, folder / "comparison.png")
 
@@ -269,14 +272,8 @@ def run_distill(args: Distill) -> Path:
     )
     published = distill_preset(preset.name, args.divergence, args.ipc)
     changed = {k: v for k, v in dataclasses.asdict(preset).items() if v != getattr(published, k)}
-    scale = scale_note(
-        setting,
-        network.name,
-        f"{count} experts",
-        "" if not changed else "settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()),
-        f"{args.test_images:,} test images" if args.test_images else "",
-        overrides_note(evaluation),
-    )
+    training = ", ".join([f"{count} experts", *(f"{k} {v}" for k, v in changed.items())])
+    scale = scale_note(setting, network.name, f"learned with {training}", *scoring_notes(args, evaluation))
     with Run(out, "distill", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
         if run.done:
             say(f"{out} holds this run already, finished.")
@@ -309,6 +306,7 @@ def run_distill(args: Distill) -> Path:
                     "augment": setting.augment_name,
                     "network": network.name,
                     "class_names": dataset.class_names,
+                    "training": training,
                 },
             )
             coreset = learn(
@@ -441,12 +439,9 @@ def run_evaluate(args: Evaluate) -> Path:
         "evaluate", setting.dataset.name, first.method, f"ipc{first.ipc}", args.sampler, args.protocol,
         short_hash({"job": "evaluate", **config}),
     )  # fmt: skip
-    scale = scale_note(
-        setting,
-        setting.network.name,
-        f"{args.test_images:,} test images" if args.test_images else "",
-        overrides_note(evaluation),
-    )
+    training = first.provenance.get("training", "")
+    learned = f"{first.method} learned with {training}" if training else ""
+    scale = scale_note(setting, setting.network.name, learned, *scoring_notes(args, evaluation))
     with Run(out, "evaluate", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
         if run.done:
             say(f"{out} holds this run already, finished.")
@@ -480,7 +475,7 @@ def fingerprint(path: Path) -> str:
 def run_compare(args: Compare) -> Path:
     from evaluation.report import write_figures
 
-    show_table(list(args.runs), args.out, title=args.title, figures=True)
+    show_table(list(args.runs), args.out, title=args.title, scale=args.scale, figures=True)
     write_figures(list(args.runs), args.out)
     return args.out
 

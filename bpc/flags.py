@@ -188,6 +188,8 @@ class Compare:
     """Where tables (.md, .csv, .tex) and figures go."""
     title: str = "Comparison"
     """First words of every caption."""
+    scale: str | None = None
+    """Words on scale for the captions. Default: what the runs themselves say."""
 
 
 @dataclass(kw_only=True)
