@@ -62,7 +62,7 @@ def scale_note(setting: Setting, *parts: str) -> str:
         notes.insert(0, "CPU run")
     if setting.config["validation_fraction"]:
         notes.append(f"scored on {len(setting.dataset.test):,} held-out training images, not on the test set")
-    return ", ".join(notes)
+    return "; ".join(notes)
 
 
 def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
@@ -273,7 +273,9 @@ def run_distill(args: Distill) -> Path:
     published = distill_preset(preset.name, args.divergence, args.ipc)
     changed = {k: v for k, v in dataclasses.asdict(preset).items() if v != getattr(published, k)}
     training = ", ".join([f"{count} experts", *(f"{k} {v}" for k, v in changed.items())])
-    scale = scale_note(setting, network.name, f"learned with {training}", *scoring_notes(args, evaluation))
+    scale = scale_note(
+        setting, f"{args.divergence} ipc {args.ipc} learned with {training}", *scoring_notes(args, evaluation)
+    )
     with Run(out, "distill", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
         if run.done:
             say(f"{out} holds this run already, finished.")
@@ -440,8 +442,8 @@ def run_evaluate(args: Evaluate) -> Path:
         short_hash({"job": "evaluate", **config}),
     )  # fmt: skip
     training = first.provenance.get("training", "")
-    learned = f"{first.method} learned with {training}" if training else ""
-    scale = scale_note(setting, setting.network.name, learned, *scoring_notes(args, evaluation))
+    learned = f"{first.method} ipc {first.ipc} learned with {training}" if training else ""
+    scale = scale_note(setting, learned, *scoring_notes(args, evaluation))
     with Run(out, "evaluate", config, setting.device, seed=args.seed, resume=args.resume, scale=scale) as run:
         if run.done:
             say(f"{out} holds this run already, finished.")
@@ -580,9 +582,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     from bpc.errors import BpcError
     from bpc.files import explain_os_error
-    from bpc.runtime import keep_freed_memory
+    from bpc.runtime import keep_freed_memory, repeatable_kernels
 
     keep_freed_memory()
+    repeatable_kernels()
     try:
         check_flags(args)
         made = HANDLERS[type(args)](args)

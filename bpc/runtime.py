@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import platform
 
-__all__ = ["keep_freed_memory"]
+import torch
+
+__all__ = ["keep_freed_memory", "repeatable_kernels"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -23,3 +25,11 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL("libc.so.6")
     return bool(libc.mallopt(_M_MMAP_THRESHOLD, 2**30 - 1) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def repeatable_kernels() -> None:
+    """Make cuDNN choose kernels that give the same bits every time, in full float32 (no TF32)."""
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

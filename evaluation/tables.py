@@ -263,7 +263,8 @@ def _caption(key: GroupKey, part: pd.DataFrame, *, title: str, device: str | Non
 
 
 def _unique(texts: pd.Series) -> str:
-    return "; ".join(dict.fromkeys(text for text in texts if text))
+    """Every clause once: runs of one table share most of theirs."""
+    return "; ".join(dict.fromkeys(clause for text in texts if text for clause in text.split("; ")))
 
 
 def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool, digits: int) -> list[str]:
