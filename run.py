@@ -257,7 +257,7 @@ def run_distill(args: Distill) -> Path:
         **setting.config,
         "divergence": args.divergence,
         "ipc": args.ipc,
-        "preset": dataclasses.asdict(preset),
+        "preset": {k: v for k, v in dataclasses.asdict(preset).items() if k != "note"},
         "augment": setting.augment_name,
         "init": args.init,
         "diagonal": args.diagonal,

@@ -126,20 +126,19 @@ class ForwardKL:
         # chunk by chunk from the noise on, so that memory does not grow with S
         for first in range(0, config.samples, config.chunk):
             count = min(config.chunk, config.samples - first)
-            noise = torch.stack(
-                [
-                    torch.randn(2, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
-                    for _ in range(count)
-                ]
-            )
             points = coreset.points.detach().requires_grad_(True)
-            draws = augmentation_draws(config.augment, points, count, generator)
+            noise, views = [], []
+            for _ in range(count):  # draw by draw, so that the numbers do not depend on the chunk
+                noise.append(torch.randn(2, *end.shape, generator=generator, device=end.device, dtype=end.dtype))
+                (chosen,) = augmentation_draws(config.augment, points, 1, generator)
+                views.append(augmented(points, chosen))
+            epsilon = torch.stack(noise)
             part = forward_kl_gradient(
                 self.log_likelihood,
                 coreset._replace(points=points),
-                end + config.sigma_core * noise[:, 0],
-                experts.end + config.sigma_expert * noise[:, 1],
-                views=None if config.augment is None else [augmented(points, d) for d in draws],
+                end + config.sigma_core * epsilon[:, 0],
+                experts.end + config.sigma_expert * epsilon[:, 1],
+                views=None if config.augment is None else views,
                 reduction=config.reduction,
                 chunk=count,
             )

@@ -79,11 +79,11 @@ def test_both_terms_see_the_same_augmented_coreset(small):
     torch.testing.assert_close(got.points, torch.zeros_like(got.points), atol=1e-12, rtol=0)
 
 
-def test_chunks_change_the_draws_but_not_the_estimand(small):
-    """The same noise in one chunk or several gives the same gradient where nothing is augmented."""
+@pytest.mark.parametrize("augment", [None, AugmentConfig()])
+def test_chunks_do_not_change_the_result(small, augment):
     model, coreset, window, _ = small
-    one = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=1))
-    many = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=3))
+    one = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=1, augment=augment))
+    many = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=3, augment=augment))
     a = one.gradient(coreset, window, None, torch.Generator().manual_seed(0))
     b = many.gradient(coreset, window, None, torch.Generator().manual_seed(0))
     torch.testing.assert_close(a.points, b.points)
