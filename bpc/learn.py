@@ -51,19 +51,23 @@ def learn(
     saved = begun = time.monotonic()
     with progress(f"Learning ({template.method}, ipc {template.ipc})", steps, state.step) as report:
         loop = distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed)
-        for state in loop:
-            value, norm = float(state.value), float(state.grad_norm)
-            run.log(
-                step=state.step,
-                value=value,
-                grad_norm=norm,
-                student_lr=float(state.coreset.student_lr),
-                seconds=round(run.seconds, 3),
-            )
-            report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
-            if time.monotonic() - saved > checkpoint_seconds or state.step == steps:
-                save_state(state, checkpoint, run.hash)
-                saved = time.monotonic()
+        try:
+            for state in loop:
+                value, norm = float(state.value), float(state.grad_norm)
+                run.log(
+                    step=state.step,
+                    value=value,
+                    grad_norm=norm,
+                    student_lr=float(state.coreset.student_lr),
+                    seconds=round(run.seconds, 3),
+                )
+                report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
+                if time.monotonic() - saved > checkpoint_seconds or state.step == steps:
+                    save_state(state, checkpoint, run.hash)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            save_state(state, checkpoint, run.hash)
+            raise
     if time.monotonic() - begun > 20:
         say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
     learned = template.replace(
