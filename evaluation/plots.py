@@ -52,6 +52,7 @@ STYLES = {
 _OTHERS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000"]
 _FONT, _SMALL = 10.0, 9.0
 _GREY = "#595959"
+RELIABLE_EXAMPLES = 20
 
 
 def plot_coreset_grid(
@@ -181,6 +182,8 @@ def plot_fourier_diagonal(images: Mapping[str, Tensor], path: Path | str) -> Non
 def plot_reliability(results: Mapping[str, MetricSums | Reliability], path: Path | str) -> None:
     """Accuracy against confidence, and how often each confidence occurs (Guo et al., 2017).
 
+    Bins of fewer than `RELIABLE_EXAMPLES` examples get no point: their accuracy says nothing. They count in the error.
+
     Args:
         results: label to sums or to a reliability diagram. Chains are pooled; the calibration error in the
             legend is the mean of the chains' own.
@@ -200,7 +203,9 @@ def plot_reliability(results: Mapping[str, MetricSums | Reliability], path: Path
             for v in (diagram.accuracy, diagram.confidence)
         )
         count = count.sum(0)
-        filled = count > 0
+        filled = count >= min(
+            RELIABLE_EXAMPLES, float(torch.nan_to_num(count).max())
+        )  # nan compares false, and no point is drawn for it
         top.plot(
             (sure / count)[filled].cpu(),
             (right / count)[filled].cpu(),
@@ -416,8 +421,8 @@ def _style(label: str, labels: list[str]) -> tuple[str, str, str]:
     if label in STYLES:
         return (*STYLES[label], METHODS[label])
     for method, name in METHODS.items():
-        if label == name:
-            return (*STYLES[method], name)
+        if label.removesuffix(" (+Aug)") == name:
+            return (*STYLES[method], label)
     place = labels.index(label)
     return _OTHERS[place % len(_OTHERS)], "osD^vp*"[place % 7], label
 
