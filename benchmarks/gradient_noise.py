@@ -2,7 +2,7 @@
 
     python benchmarks/gradient_noise.py --data-root DIR --experts runs/card-cpu/experts --width 32 --ipc 10 --max-start-epoch 6
 
-Two kinds: estimates that differ in everything that is random (expert, start epoch, noise, augmentation, real batch), and estimates
+Two kinds: estimates that differ in everything random (expert, start epoch, noise, augmentation, real batch), and estimates
 that differ in the noise and augmentation alone. A cosine near 1 says that one step goes where the mean of many would go.
 """
 

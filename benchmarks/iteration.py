@@ -11,8 +11,6 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
-
 from bpc.augment import AugmentConfig
 from bpc.data import load_dataset
 from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start

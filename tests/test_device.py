@@ -1,0 +1,76 @@
+"""The whole path on each device there is: on a GPU it must agree with the CPU to rounding."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from bpc.augment import AugmentConfig
+from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start
+from bpc.divergences import ExpertWindow
+from bpc.likelihood import Classifier
+from bpc.models import ConvNet, ConvNetConfig
+from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+from bpc.selection import build_coreset, select
+from evaluation.evaluate import EvaluationConfig, evaluate
+from expert_trajectories import ExpertConfig, TrajectoryStore, store_meta, train_experts
+
+cuda = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU that torch can use")
+)
+
+
+@pytest.fixture(params=["cpu", cuda])
+def device(request):
+    return request.param
+
+
+@pytest.fixture
+def net():
+    return ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergences(device, net, digits, name):
+    """Every draw is made on the CPU here and moved, so both devices see the same numbers."""
+    preset = dataclasses.replace(distill_preset("digits", name, 1), inner_steps=3, samples=4, steps=2)
+    data = digits.to(device)
+    snapshots = net.init(3, torch.Generator().manual_seed(0))
+    results = []
+    for place in ("cpu", device):
+        divergence = make_divergence(name, preset, Classifier(net), None, chunk=1 if place == "cpu" else 4)
+        here = digits if place == "cpu" else data
+        initial = initial_coreset(here, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
+        window = ExpertWindow(snapshots[: 1 + divergence.expert_epochs].to(place))
+        real = real_batches(here, 50)(torch.Generator().manual_seed(1)) if divergence.needs_real else None
+        if name == "wasserstein":
+            gradient = divergence.adjoint(initial, window, [None] * 3)
+            results.append(gradient.points.cpu())
+        else:
+            generator = torch.Generator(place).manual_seed(2)
+            gradient = divergence.gradient(initial, window, real, generator)
+            assert torch.isfinite(gradient.points).all()
+            results.append(gradient.points.cpu())
+    if name == "wasserstein" or device == "cpu":
+        torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+
+
+def test_experts_distillation_and_scores(device, net, digits, tmp_path):
+    data = dataclasses.replace(digits, train=digits.train.take(torch.arange(300))).to(device)
+    config = ExpertConfig(lr=0.05, batch_size=64, augment=AugmentConfig(operations=("crop", "rotate", "scale")))
+    store = TrajectoryStore.create(tmp_path, net.num_params, store_meta(data, net, config, 0))
+    list(train_experts(store, net, data, config, num_experts=2, epochs=3, seed=0, together=2))
+    preset = dataclasses.replace(distill_preset("digits", "fkl", 1), inner_steps=3, samples=4)
+    divergence = make_divergence("fkl", preset, Classifier(net), config.augment, chunk=2)
+    initial = initial_coreset(data, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
+    loop = distill(
+        start(initial), divergence, store.sampler(2, 2, device), None, OuterConfig(lr_points=1.0), steps=2, seed=0
+    )
+    assert all(torch.isfinite(state.grad_norm) for state in loop)
+    index = select("random", data.train.labels.cpu(), 1, 10, generator=torch.Generator().manual_seed(0))
+    coreset = build_coreset(data, index, method="random", seed=0)
+    for sampler in ("hmc", "asghmc"):
+        scoring = EvaluationConfig(sampler=sampler, test_images=40, overrides={"iterations": 3, "burn_in": 1})
+        (block,) = evaluate(net, data, [coreset], scoring, seeds=[0, 1], augment=config.augment)
+        assert block.probs.shape == (2, 40, 10)
+        assert torch.isfinite(block.metrics["nll"]).all()
