@@ -70,7 +70,7 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     import pandas as pd
 
     from bpc.progress import duration, progress, say
-    from bpc.runs import default_out
+    from bpc.runs import Run, default_out
     from evaluation.plots import plot_learning_curves
     from expert_trajectories import ExpertConfig, TrajectoryStore, estimate_seconds, store_meta, train_experts
 
@@ -83,6 +83,9 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     meta = store_meta(setting.dataset, setting.network, config, args.expert_seed)
     path = args.experts or default_out("experts", setting.dataset.name, setting.network.name, short_hash(meta))
     store = TrajectoryStore.create(path, setting.network.num_params, meta)
+    if isinstance(args, Experts) and not args.resume:
+        for e in range(store.num_experts):
+            store.truncate(e, 0)
     long_enough = len(store.experts_with(max(needed, 1)))
     count = args.num_experts or long_enough or (10 if small else 100)
     epochs = max(args.epochs or needed, needed) if long_enough < count or args.epochs else needed
@@ -90,13 +93,14 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     if not missing:
         return store, count
     together = args.together or (1 if setting.device.type == "cpu" else 10)
-    with store.lock():
+    with store.lock(), Run(path, "experts", store.meta, setting.device, seed=args.expert_seed) as run:
         left = sum(epochs - max(store.epochs(e), 0) for e in missing)
         seconds = estimate_seconds(setting.network, setting.dataset, config, together) * left
         say(
             f"Training {len(missing)} experts ({setting.network.name}, {setting.network.num_params:,} parameters) to "
             f"{epochs} epochs first: about {duration(seconds)} here. They are kept in {path}; fewer: --num-experts."
         )
+        run.record("running", num_experts=count, epochs=epochs)
         with progress("Training experts", left) as report:
             done = 0
             for step in train_experts(
@@ -112,6 +116,9 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
                 done += len(step.experts)
                 accuracy = sum(r["test_accuracy"] for r in step.records) / len(step.records)
                 report.update(done, f"epoch {step.epoch}, test accuracy {accuracy:.3f}")
+                for expert, record in zip(step.experts, step.records, strict=True):
+                    run.log(expert=expert, epoch=step.epoch, **record, seconds=round(run.seconds, 3))
+        run.record("done", num_experts=count, epochs=epochs)
         plot_learning_curves(pd.DataFrame(store.curves()), path / "learning_curves.png")
     return store, count
 

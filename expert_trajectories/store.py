@@ -96,7 +96,7 @@ class TrajectoryStore:
         Raises:
             ConfigError: another process is training into it.
         """
-        lock = filelock.FileLock(str(self.path / ".lock"))
+        lock = filelock.FileLock(str(self.path / ".store.lock"))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

@@ -84,6 +84,10 @@ def test_kill_9_in_experts(place):
     for e in range(2):
         assert (killed / f"expert_{e:04d}.f32").read_bytes() == (whole / f"expert_{e:04d}.f32").read_bytes()
         assert (killed / f"expert_{e:04d}.jsonl").read_text() == (whole / f"expert_{e:04d}.jsonl").read_text()
+    record = json.loads((killed / "run.json").read_text())
+    assert (record["status"], record["num_experts"], record["epochs"]) == ("done", 2, 12)
+    place("experts", *more[:-3], "14", "--experts", killed, check=0)  # and extended
+    assert json.loads((killed / "run.json").read_text())["epochs"] == 14
 
 
 @pytest.mark.slow
