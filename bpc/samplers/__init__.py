@@ -3,11 +3,13 @@
 from bpc.samplers.adaptation import (
     AdaptiveState,
     DualAveraging,
+    WarmupConfig,
     adaptive_hmc,
     dual_averaging_init,
     dual_averaging_update,
+    warmed_up,
 )
-from bpc.samplers.base import Kernel, LogDensity, run, state_from_tensors, state_to_tensors, value_and_grad
+from bpc.samplers.base import Kernel, LogDensity, collect, run, state_from_tensors, state_to_tensors, value_and_grad
 from bpc.samplers.hmc import HMCConfig, HMCInfo, HMCState, hmc, leapfrog
 from bpc.samplers.kim2022 import (
     ASGHMCConfig,
@@ -18,6 +20,17 @@ from bpc.samplers.kim2022 import (
     asghmc,
     kim2022_hmc,
 )
+from bpc.samplers.langevin import (
+    LangevinConfig,
+    LangevinInfo,
+    LangevinState,
+    SGHMCConfig,
+    SGHMCInfo,
+    SGHMCState,
+    langevin,
+    sghmc,
+)
+from bpc.samplers.nuts import NUTSConfig, NUTSInfo, nuts
 
 __all__ = [
     "ASGHMCConfig",
@@ -31,16 +44,30 @@ __all__ = [
     "Kim2022HMCConfig",
     "Kim2022HMCState",
     "Kim2022Info",
+    "LangevinConfig",
+    "LangevinInfo",
+    "LangevinState",
     "LogDensity",
+    "NUTSConfig",
+    "NUTSInfo",
+    "SGHMCConfig",
+    "SGHMCInfo",
+    "SGHMCState",
+    "WarmupConfig",
     "adaptive_hmc",
     "asghmc",
+    "collect",
     "dual_averaging_init",
     "dual_averaging_update",
     "hmc",
     "kim2022_hmc",
+    "langevin",
     "leapfrog",
+    "nuts",
     "run",
+    "sghmc",
     "state_from_tensors",
     "state_to_tensors",
     "value_and_grad",
+    "warmed_up",
 ]

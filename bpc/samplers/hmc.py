@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo (Duane et al. 1987; Neal 2010, section 5.3), k chains at once.
 
-H(theta, r) = -log density(theta) + |r|^2 / (2 s^2),   r ~ N(0, s^2),   accept with min(1, exp(H_old - H_new)).
+H(theta, r) = -log density(theta) + r^T A r / 2,   r ~ N(0, A^-1),   accept with min(1, exp(H_old - H_new)),
+where A is the diagonal inverse mass of each chain.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from bpc.errors import ConfigError
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
 from bpc.seeding import ChainGenerators
 
-__all__ = ["DIVERGENCE_ENERGY", "HMCConfig", "HMCInfo", "HMCState", "hmc", "leapfrog"]
+__all__ = [
+    "DIVERGENCE_ENERGY",
+    "HMCConfig",
+    "HMCInfo",
+    "HMCState",
+    "draw_momentum",
+    "hmc",
+    "initial_state",
+    "kinetic_energy",
+    "leapfrog",
+]
 
 # an energy error beyond this many nats is a divergence (the threshold of Stan and Pyro)
 DIVERGENCE_ENERGY = 1000.0
@@ -29,7 +40,7 @@ class HMCConfig:
     Attributes:
         step_size: initial leapfrog step; the state carries its own, (k,), so that a warm-up can adapt it.
         leapfrog_steps: per draw.
-        momentum_scale: s; momentum ~ N(0, s^2) and the kinetic energy divides by s^2, so s^2 is the mass.
+        momentum_scale: s; the mass starts at s^2: momentum ~ N(0, s^2), and the kinetic energy divides by s^2.
         jitter: the step size of each draw is multiplied by 1 + jitter * U(-1, 1), so that no orbit is periodic.
     """
 
@@ -50,6 +61,7 @@ class HMCState(NamedTuple):
     log_density: Tensor  # (k,) nats
     grad: Tensor  # (k, p), kept, so that a leapfrog step costs one gradient and not two
     step_size: Tensor  # (k,)
+    inverse_mass: Tensor  # (k, p), diagonal; a warm-up sets it
 
 
 class HMCInfo(NamedTuple):
@@ -91,18 +103,37 @@ def leapfrog(
     return params, momentum, log_density, grad
 
 
+def draw_momentum(inverse_mass: Tensor, generators: ChainGenerators) -> Tensor:
+    """(k, p): momentum ~ N(0, mass), the distribution that `kinetic_energy` describes."""
+    return generators.normal(inverse_mass.shape[1]).to(inverse_mass.dtype) * inverse_mass.rsqrt()
+
+
+def kinetic_energy(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
+    """(k,) nats in double precision: the difference of two large sums decides."""
+    return 0.5 * (momentum.square() * inverse_mass).sum(1, dtype=torch.float64)
+
+
+def initial_state(log_density: LogDensity, params: Tensor, step_size: float, momentum_scale: float) -> HMCState:
+    """Where HMC and NUTS start."""
+    value, grad = value_and_grad(log_density, params)
+    return HMCState(
+        params.detach(),
+        value,
+        grad,
+        torch.full((len(params),), step_size, device=params.device, dtype=params.dtype),
+        torch.full_like(grad, 1.0 / momentum_scale**2),
+    )
+
+
 def hmc(log_density: LogDensity, config: HMCConfig) -> Kernel[HMCState, HMCInfo]:
     """Textbook HMC: the momentum is drawn from the distribution that the kinetic energy describes."""
-    inverse_mass = 1.0 / config.momentum_scale**2
 
     def init(params: Tensor, generators: ChainGenerators) -> HMCState:
-        value, grad = value_and_grad(log_density, params)
-        step_size = torch.full((len(params),), config.step_size, device=params.device, dtype=params.dtype)
-        return HMCState(params.detach(), value, grad, step_size)
+        return initial_state(log_density, params, config.step_size, config.momentum_scale)
 
     def step(state: HMCState, generators: ChainGenerators) -> tuple[HMCState, HMCInfo]:
         dtype = state.params.dtype
-        momentum = config.momentum_scale * generators.normal(state.params.shape[1]).to(dtype)
+        momentum = draw_momentum(state.inverse_mass, generators)
         step_size = state.step_size
         if config.jitter:
             step_size = step_size * (1.0 + config.jitter * (2.0 * generators.uniform().to(dtype) - 1.0))
@@ -113,22 +144,18 @@ def hmc(log_density: LogDensity, config: HMCConfig) -> Kernel[HMCState, HMCInfo]
             state.grad,
             step_size.unsqueeze(1),
             config.leapfrog_steps,
-            inverse_mass,
+            state.inverse_mass,
         )
-        # energies in double precision: the difference of two large sums decides
-        kinetic = 0.5 * inverse_mass * momentum.double().square().sum(1)
-        end_kinetic = 0.5 * inverse_mass * end_momentum.double().square().sum(1)
-        energy = kinetic - state.log_density.double()
-        end_energy = end_kinetic - value.double()
+        energy = kinetic_energy(momentum, state.inverse_mass) - state.log_density.double()
+        end_energy = kinetic_energy(end_momentum, state.inverse_mass) - value.double()
         change = torch.nan_to_num(end_energy - energy, nan=torch.inf)
         accept_prob = torch.exp(-change.clamp(min=0.0))
         accepted = generators.uniform().double() < accept_prob
         keep = accepted.unsqueeze(1)
-        new = HMCState(
-            torch.where(keep, params, state.params),
-            torch.where(accepted, value, state.log_density),
-            torch.where(keep, grad, state.grad),
-            state.step_size,
+        new = state._replace(
+            params=torch.where(keep, params, state.params),
+            log_density=torch.where(accepted, value, state.log_density),
+            grad=torch.where(keep, grad, state.grad),
         )
         kept_energy = torch.where(accepted, end_energy, energy)
         return new, HMCInfo(accept_prob, accepted, change, kept_energy, change > DIVERGENCE_ENERGY)

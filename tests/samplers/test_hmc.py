@@ -142,7 +142,7 @@ def test_step_size_adapts_to_the_target():
     warm, after, steps = [], [], []
     for t, (state, info) in enumerate(run(kernel, torch.zeros(16, 20), steps=400, generators=generators(16))):
         (warm if t < 300 else after).append(info.accept_prob.mean())
-        steps.append(state.hmc.step_size)
+        steps.append(state.step_size)
     # the iterates meet the target on average; their averaged log step, used afterwards, is known to be a little cautious
     assert float(torch.stack(warm[100:]).mean()) == pytest.approx(0.8, abs=0.03)
     assert 0.75 < float(torch.stack(after).mean()) < 0.95
