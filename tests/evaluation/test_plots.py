@@ -17,8 +17,6 @@ from evaluation.compare import summarise
 from evaluation.metrics import empty_sums, reliability, update
 from evaluation.plots import (
     STYLES,
-    _by_class,
-    _mosaic,
     fourier_log_amplitude,
     plot_comparison,
     plot_coreset_grid,
@@ -28,6 +26,7 @@ from evaluation.plots import (
     plot_learning_curves,
     plot_reliability,
 )
+from evaluation.plots.images import _by_class, _mosaic
 from evaluation.rows import Row
 
 

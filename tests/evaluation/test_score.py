@@ -12,7 +12,7 @@ from evaluation.compare import load_runs, summarise
 from evaluation.doctor import report
 from evaluation.evaluate import EvaluationConfig
 from evaluation.features import trained_features
-from evaluation.metrics import METRICS, compute
+from evaluation.metrics import SCORED, compute
 from evaluation.report import find_coresets, find_predictives, write_figures
 from evaluation.rows import read_rows
 from evaluation.score import score
@@ -43,8 +43,8 @@ def test_rows_and_predictives(tmp_path, net, digits, coreset):
         assert (tmp_path / "r" / "rows.csv").read_bytes() == once, "finished seeds were run again"
         score(run, net, digits, [coreset], SHORT, seeds=[0, 1, 2])
     rows = read_rows(tmp_path / "r" / "rows.csv")
-    assert len(rows) == 3 * len(METRICS)
-    assert set(rows["metric"]) == set(METRICS)
+    assert len(rows) == 3 * len(SCORED)
+    assert set(rows["metric"]) == set(SCORED)
     assert (rows["architecture"] == net.name).all()
     (cell,) = find_predictives([tmp_path]).items()
     assert cell[0] == ("digits", 1, "hmc", "kim2022")
@@ -74,7 +74,7 @@ def test_exact_rows_have_no_kim2022_variants(tmp_path, net, digits, coreset):
     )
     with open_run(tmp_path / "r") as run:
         score(run, net, digits, [coreset], config, seeds=[0])
-    assert set(read_rows(tmp_path / "r" / "rows.csv")["metric"]) == set(METRICS) - {"nll_kim2022", "ece_kim2022"}
+    assert set(read_rows(tmp_path / "r" / "rows.csv")["metric"]) == set(SCORED) - {"nll_kim2022", "ece_kim2022"}
 
 
 def test_figures(tmp_path, net, digits, coreset):

@@ -1,0 +1,77 @@
+"""The posterior object: its pieces, its minibatches, its chains."""
+
+import pytest
+import torch
+
+from bpc.errors import ConfigError
+from bpc.likelihood import LinearRegression
+from bpc.posterior import Posterior
+from bpc.samplers import HMCConfig, collect, hmc, run, value_and_grad
+from bpc.seeding import ChainGenerators
+
+LIKELIHOOD = LinearRegression(0.5)
+
+
+def make(k=0, m=7, **options):
+    g = torch.Generator().manual_seed(1)
+    shape = (k, m, 4) if k else (m, 4)
+    points = torch.randn(shape, generator=g, dtype=torch.float64)
+    weights = torch.rand(m, generator=g, dtype=torch.float64) + 0.5
+    labels = torch.zeros(m, dtype=torch.long)
+    return Posterior(LIKELIHOOD, points, labels, weights, prior_std=0.7, per_chain=bool(k), **options)
+
+
+def test_against_torch_distributions():
+    posterior, params = make(), torch.randn(2, 3, dtype=torch.float64)
+    for value, theta in zip(posterior(params), params, strict=True):
+        x, y = posterior.points[:, :3], posterior.points[:, 3]
+        log_lik = torch.distributions.Normal(x @ theta, 0.5).log_prob(y)
+        prior = torch.distributions.Normal(torch.zeros(3).double(), 0.7)
+        shift = prior.log_prob(torch.zeros(3).double()).sum()  # the constant that is left out
+        assert float(value) == pytest.approx(
+            float((posterior.weights * log_lik).sum() + prior.log_prob(theta).sum() - shift)
+        )
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_pieces_give_the_same_gradient(k):
+    params = torch.randn(2, 3, dtype=torch.float64)
+    whole = value_and_grad(make(k), params)
+    pieces = value_and_grad(make(k, points_at_once=3), params)
+    torch.testing.assert_close(pieces, whole)
+
+
+def test_chain_of_its_own():
+    posterior, params = make(3), torch.randn(3, 3, dtype=torch.float64)
+    for i in range(3):
+        torch.testing.assert_close(posterior.chain(i)(params[i : i + 1]), posterior(params)[i : i + 1])
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_minibatches_are_unbiased(k):
+    posterior, params = make(k), torch.randn(2, 3, dtype=torch.float64)
+    generators = ChainGenerators.from_seeds("cpu", [0, 1])
+    draws = torch.stack([posterior.minibatch(params, generators, 4) for _ in range(3000)])
+    error = draws.std(0) / 3000**0.5
+    assert float(((draws.mean(0) - posterior(params)).abs() / error).max()) < 4.5
+
+
+def test_collect_is_run_in_blocks():
+    posterior = make()
+    kernel = hmc(posterior, HMCConfig(step_size=0.1))
+    options = {"steps": 21, "burn_in": 4, "thin": 3}
+    samples = collect(
+        kernel, torch.zeros(2, 3).double(), generators=ChainGenerators.from_seeds("cpu", [0, 1]), block=4, **options
+    )
+    kept = run(kernel, torch.zeros(2, 3).double(), generators=ChainGenerators.from_seeds("cpu", [0, 1]), **options)
+    assert torch.equal(samples, torch.stack([s.params for s, _ in kept], dim=1))
+    with pytest.raises(ConfigError, match="leave no sample"):
+        collect(kernel, torch.zeros(1, 3).double(), steps=2, burn_in=2, generators=ChainGenerators.from_seeds("cpu", [0]))
+
+
+def test_errors():
+    with pytest.raises(ConfigError, match="do not fit"):
+        Posterior(LIKELIHOOD, torch.zeros(3, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior_std=1.0)
+    with pytest.raises(ConfigError, match="must be positive"):
+        make()
+        Posterior(LIKELIHOOD, torch.zeros(2, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior_std=0.0)
