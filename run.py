@@ -131,28 +131,145 @@ def short_hash(config: dict[str, Any]) -> str:
 
 
 def scoring(args: Any, sampler: str) -> Any:
-    """The evaluation's settings from flags."""
+    """The evaluation's settings from flags: an `EvaluationConfig` (as published) or an `ExactConfig`."""
+    from bpc.errors import unknown_name
     from evaluation.evaluate import EvaluationConfig
-    from evaluation.protocols import ExactSettings
+    from evaluation.exact import ExactConfig
+    from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings
 
+    backend = getattr(args, "backend", "native")
+    if args.protocol in EXACT_PROTOCOLS:
+        changes = {k: v for k in ("leapfrog_steps", "step_size") if (v := getattr(args, k)) is not None}
+        same = {k: getattr(args, k) for k in ("chains", "warmup", "samples", "max_tree_depth", "prior_std")}
+        settings = ExactSettings(sampler=sampler, backend=backend, **same, **changes)
+        args.seeds = args.seeds or len(getattr(args, "coreset", (None,)))
+        return ExactConfig(protocol=args.protocol, settings=settings, test_images=args.test_images)
+    if args.protocol not in KIM2022_PROTOCOLS:
+        raise unknown_name("protocol", args.protocol, KIM2022_PROTOCOLS + EXACT_PROTOCOLS)
+    if backend != "native":
+        raise unknown_name("backend", backend, ("native",), hint=f"{args.protocol} has no other; use --protocol exact.")
+    args.seeds = args.seeds or 5
     names = ("iterations", "burn_in", "leapfrog_steps", "step_size", "penalty")
-    exact = {k: v for k in ("leapfrog_steps", "step_size") if (v := getattr(args, k)) is not None}
-    return EvaluationConfig(
-        sampler=sampler,
-        protocol=args.protocol,
-        test_images=args.test_images,
-        overrides={k: getattr(args, k) for k in names},
-        exact=ExactSettings(warmup=args.warmup, samples=args.samples, prior_std=args.prior_std, **exact),
-    )
+    overrides = {k: getattr(args, k) for k in names}
+    return EvaluationConfig(sampler=sampler, protocol=args.protocol, test_images=args.test_images, overrides=overrides)
+
+
+def scoring_record(args: Any, config: Any) -> dict[str, Any]:
+    """What of the scoring names a run."""
+    record = {**config.record(), "seeds": args.seeds}
+    if args.corruptions:
+        record["corruption_images"] = args.corruption_images
+    if is_exact(config):
+        record |= {"beside_random": args.beside_random, "reference": args.reference}
+        record |= {"reference_sampler": args.reference_sampler, "reference_samples": args.reference_samples}
+    return record
+
+
+def is_exact(config: Any) -> bool:
+    """Whether a scoring is by one of the exact protocols."""
+    from evaluation.protocols import EXACT_PROTOCOLS
+
+    return config.protocol in EXACT_PROTOCOLS
 
 
 def scoring_notes(args: Any, config: Any) -> list[str]:
     """Say where the scoring is not at full scale or not as published."""
     notes = [f"{args.test_images:,} test images"] if args.test_images else []
+    if is_exact(config):
+        s = config.settings
+        return [
+            *notes,
+            f"{s.chains} chains of {s.samples} draws after {s.warmup} of warm-up, prior N(0, {s.prior_std}^2)",
+        ]
     changed = {k: v for k, v in config.overrides.items() if v is not None}
-    if config.protocol != "exact" and changed:
+    if changed:
         notes.append("sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()))
     return notes
+
+
+def shifted_inputs(args: Any, setting: Setting) -> Any:
+    """Corrupted test images, official or generated; says which."""
+    from bpc.data import load_corrupted
+    from bpc.progress import say
+    from evaluation.inputs import MIXED_CLEAN_IMAGES
+
+    shifted = load_corrupted(
+        setting.dataset,
+        data_root=args.data_root,
+        official=not args.validation_fraction,
+        images=args.corruption_images if args.corruptions else MIXED_CLEAN_IMAGES,
+    )
+    say(f"Corrupted images: {shifted.source}, {len(shifted.corruptions)} corruptions, 5 severities.")
+    return shifted
+
+
+def score_all(args: Any, setting: Setting, run: Any, coresets: list[Any], config: Any, *, beside_random: bool) -> None:
+    """Score a coreset (or one for each seed), and random ones of its size where wanted, into the run's folder."""
+    from evaluation.score import score
+
+    seeds = list(range(args.seed, args.seed + args.seeds))
+    groups = [coresets]
+    if beside_random and coresets[0].method not in ("random", "full"):
+        groups.append(random_coresets(setting, coresets[0].ipc, seeds, run.hash))
+    if is_exact(config):
+        score_exactly(args, setting, run, groups, config, seeds)
+        return
+    from evaluation.inputs import every_corruption
+
+    extra = every_corruption(shifted_inputs(args, setting), args.corruption_images) if args.corruptions else []
+    for group in groups:
+        score(
+            run,
+            setting.network,
+            setting.dataset,
+            group,
+            config,
+            seeds=seeds,
+            augment=setting.augment,
+            extra=[i._replace(split=i.split.to(setting.device)) for i in extra],
+            chains_at_once=args.chains_at_once,
+            checkpoint_seconds=args.checkpoint_seconds,
+        )
+
+
+def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], config: Any, seeds: list[int]) -> None:
+    """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
+    from bpc.runs import default_out
+    from evaluation.exact_report import write_page
+    from evaluation.exact_score import add_fidelity, score_coresets
+    from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
+    from evaluation.predictive import pick_images
+    from evaluation.reference import make_reference, reference_record, reference_settings
+
+    network, dataset, device = setting.network, setting.dataset, setting.device
+    picked = pick_images(dataset.test, config.test_images)
+    shifted = shifted_inputs(args, setting)
+    asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
+    more = every_corruption(shifted, args.corruption_images) if args.corruptions else []
+    common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
+    for group in groups:
+        score_coresets(
+            run, network, dataset, group, config, seeds=seeds, inputs=[*common, *more],
+            checkpoint_seconds=args.checkpoint_seconds,
+        )  # fmt: skip
+    reference = None
+    if args.reference != "none":
+        settings = reference_settings(
+            config.settings,
+            len(dataset.train),
+            sampler=args.reference_sampler,
+            samples=args.reference_samples,
+            leapfrog_steps=None if args.reference_sampler == "sghmc" else config.settings.leapfrog_steps,
+        )
+        record = reference_record(network, dataset, settings, common)
+        path = Path(args.reference) if args.reference != "auto" else default_out(
+            "reference", dataset.name, network.name, settings.label, short_hash(record)
+        )  # fmt: skip
+        reference = make_reference(
+            path, network, dataset, settings, inputs=common, device=device, checkpoint_seconds=args.checkpoint_seconds
+        )
+        add_fidelity(run, network.name, dataset.name, reference)
+    write_page(run.path, reference, title=f"{groups[0][0].method} on {dataset.name}")
 
 
 def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: str) -> list[Any]:
@@ -172,19 +289,22 @@ def show_table(
     paths: list[Path], folder: Path | None, *, title: str, scale: str | None = None, figures: bool = False
 ) -> None:
     """Summarise runs, print the table, and write it (and figures) where asked."""
-    from evaluation.compare import load_runs, summarise
+    from evaluation.compare import beside_full_data, load_runs, summarise
     from evaluation.plots import plot_comparison
+    from evaluation.shift import write_shift
     from evaluation.tables import render_console, write_tables
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        summary = summarise(load_runs(paths))
+        rows = load_runs(paths)
+        summary = beside_full_data(summarise(rows))
         print_tables(render_console(summary, title=title, scale=scale))
     for warning in caught:
         if issubclass(warning.category, UserWarning):
             print(f"note: {warning.message}", file=sys.stderr)
     if folder is not None:
         write_tables(summary, folder, title=title, scale=scale)
+        write_shift(rows, folder)
         if figures:
             plot_comparison(summary, folder / "comparison.png")
 
@@ -272,7 +392,7 @@ def run_distill(args: Distill) -> Path:
         "learn_weights": args.learn_weights,
         "lr_weights": args.lr_weights if args.learn_weights else 0.0,
         "experts": {**store.meta, "num_experts": count},
-        "evaluation": {**evaluation.record(), "seeds": args.seeds} if args.evaluate else None,
+        "evaluation": scoring_record(args, evaluation) if args.evaluate else None,
     }
     out = args.out or default_out(
         "distill", dataset.name, args.divergence, f"ipc{args.ipc}", short_hash({"job": "distill", **config})
@@ -337,30 +457,11 @@ def run_distill(args: Distill) -> Path:
             )
             draw_coreset(run.path, coreset)
             if args.evaluate:
-                score_beside_random(args, setting, run, coreset, evaluation)
+                score_all(args, setting, run, [coreset], evaluation, beside_random=True)
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
     if args.evaluate:
         show_table([out], out / "tables", title=f"{args.divergence} on {dataset.name}")
     return out / "coreset.safetensors"
-
-
-def score_beside_random(args: Any, setting: Setting, run: Any, coreset: Any, evaluation: Any) -> None:
-    """Score a coreset, and for each seed a random subset of its size, into the same rows."""
-    from evaluation.score import score
-
-    seeds = list(range(args.seed, args.seed + args.seeds))
-    for coresets in ([coreset], random_coresets(setting, args.ipc, seeds, run.hash)):
-        score(
-            run,
-            setting.network,
-            setting.dataset,
-            coresets,
-            evaluation,
-            seeds=seeds,
-            augment=setting.augment,
-            chains_at_once=args.chains_at_once,
-            checkpoint_seconds=args.checkpoint_seconds,
-        )
 
 
 def draw_coreset(folder: Path, coreset: Any) -> None:
@@ -422,7 +523,6 @@ def run_evaluate(args: Evaluate) -> Path:
     from bpc.progress import say
     from bpc.runs import Run, default_out
     from evaluation.evaluate import check_coreset
-    from evaluation.score import score
 
     coresets = [load_coreset(path) for path in args.coreset]
     evaluation = scoring(args, args.sampler)
@@ -442,10 +542,10 @@ def run_evaluate(args: Evaluate) -> Path:
         "ipc": first.ipc,
         "augment": trained_with,
         "sampler_augment": setting.augment_name if args.sampler == "asghmc" else AUGMENT_NONE,
-        "evaluation": {**evaluation.record(), "seeds": args.seeds},
+        "evaluation": scoring_record(args, evaluation),
     }
     out = args.out or default_out(
-        "evaluate", setting.dataset.name, first.method, f"ipc{first.ipc}", args.sampler, args.protocol,
+        "evaluate", setting.dataset.name, first.method, f"ipc{first.ipc}", evaluation.sampler, args.protocol,
         short_hash({"job": "evaluate", **config}),
     )  # fmt: skip
     training = first.provenance.get("training", "")
@@ -455,18 +555,8 @@ def run_evaluate(args: Evaluate) -> Path:
         if run.done:
             say(f"{out} holds this run already, finished.")
         else:
-            seeds = list(range(args.seed, args.seed + args.seeds))
-            score(
-                run,
-                setting.network,
-                setting.dataset,
-                coresets,
-                evaluation,
-                seeds=seeds,
-                augment=setting.augment,
-                chains_at_once=args.chains_at_once,
-                checkpoint_seconds=args.checkpoint_seconds,
-            )
+            beside_random = is_exact(evaluation) and args.beside_random
+            score_all(args, setting, run, coresets, evaluation, beside_random=beside_random)
             run.record("done", augment=trained_with != AUGMENT_NONE)
     if args.table:
         show_table([out], out / "tables", title=f"{first.method} on {setting.dataset.name}")

@@ -74,12 +74,18 @@ class Training:
 
 @dataclass(kw_only=True)
 class Scoring:
-    seeds: int = 5
-    """Chains; chain i uses seed + i."""
-    protocol: Annotated[str, Flag(metavar="kim2022|kim2022-scaled|exact")] = "kim2022"
-    """kim2022: the published one. kim2022-scaled: its penalty for small networks. exact: textbook HMC."""
+    seeds: int | None = None
+    """Repetitions; number i uses seed + i. Default 5; under exact one for each coreset given."""
+    protocol: Annotated[str, Flag(metavar="kim2022|kim2022-scaled|exact|exact-scaled")] = "kim2022"
+    """kim2022: the published one. kim2022-scaled: its penalty for small networks. exact: textbook MCMC, several chains,
+    diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the coreset's weights scaled to sum to
+    the number of training images."""
     test_images: int = 0
     """Score on this many test images, evenly spaced; 0 is all."""
+    corruptions: bool = False
+    """Score on the 15 corruptions at 5 severities as well: the official CIFAR-10-C files where they are found, else generated."""
+    corruption_images: int = 200
+    """Images of each corruption and severity; 0 is all."""
     chains_at_once: int = 0
     """Chains in one batch; 0 chooses by memory."""
     iterations: int | None = None
@@ -89,15 +95,28 @@ class Scoring:
     leapfrog_steps: int | None = None
     """Change Table 3's m; under exact, leapfrog steps a draw (default 20)."""
     step_size: float | None = None
-    """Change Table 3's epsilon."""
+    """Change Table 3's epsilon; under exact, the first guess (sghmc: the step) in units of the prior's width (default 0.02)."""
     penalty: float | None = None
     """Change Table 3's lambda."""
+    chains: int = 4
+    """exact: chains for every seed; their predictive is pooled, and R-hat compares them."""
     warmup: int = 200
-    """exact: draws in which the step size is adapted."""
+    """exact: draws in which step size and mass are adapted; discarded."""
     samples: int = 200
-    """exact: draws kept."""
+    """exact: draws kept of each chain."""
+    max_tree_depth: int = 8
+    """exact, nuts: a draw costs up to 2^depth gradients."""
     prior_std: float = 0.1
     """exact: standard deviation of the Gaussian prior on every parameter."""
+    beside_random: bool = True
+    """exact: score random coresets of the same size into the same table."""
+    reference: Annotated[str, Flag(metavar="auto|none|DIR")] = "auto"
+    """exact: the full data's posterior to measure fidelity by. auto: sample it (twice, by SGHMC) if it is not there yet, and
+    keep it under runs/. DIR: where it is, or is to be kept."""
+    reference_sampler: Annotated[str, Flag(metavar="sghmc|hmc|nuts")] = "sghmc"
+    """exact: how the reference is sampled; hmc and nuts take all training images for every gradient."""
+    reference_samples: int = 400
+    """exact: draws kept of each of the reference's chains."""
 
 
 @dataclass(kw_only=True)
@@ -169,8 +188,10 @@ class Evaluate(Scoring, Model, Common):
 
     coreset: Annotated[tuple[Path, ...], Flag(metavar="PATH ...")]
     """A coreset.safetensors or a run's folder; several: one for each seed."""
-    sampler: Annotated[str, Flag(metavar="hmc|asghmc")] = "hmc"
-    """hmc, or altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only)."""
+    sampler: Annotated[str, Flag(metavar="hmc|asghmc|nuts|sghmc")] = "hmc"
+    """hmc; asghmc, altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only); nuts and sghmc: exact only."""
+    backend: Annotated[str, Flag(metavar="native|pyro|hamiltorch")] = "native"
+    """exact: who samples. Pyro and hamiltorch get the same density, and need their packages (run.py doctor)."""
     augment: Annotated[str | None, Flag(metavar="OP_OP|none")] = None
     """A-SGHMC's augmentation. Default: the one the coreset was learned with, else color_crop_cutout_flip_scale_rotate
     (crop_scale_rotate on digits)."""
@@ -228,7 +249,8 @@ MINIMUM: dict[str, float] = {
         ("ipc", "seeds", "num_experts", "epochs", "together", "chunk", "width", "depth", "expert_batch"), 1
     ),
     **dict.fromkeys(("test_images", "chains_at_once", "sigma", "checkpoint_seconds", "lr_weights", "lr_student"), 0),
-    **dict.fromkeys(("iterations", "leapfrog_steps"), 1),
+    **dict.fromkeys(("iterations", "leapfrog_steps", "chains", "samples", "max_tree_depth", "reference_samples"), 1),
+    **dict.fromkeys(("warmup", "corruption_images"), 0),
     **dict.fromkeys(("burn_in", "penalty"), 0),
 }
 

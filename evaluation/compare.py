@@ -18,7 +18,17 @@ from evaluation.metrics import METRICS
 from evaluation.published import published_value
 from evaluation.rows import COLUMNS, read_rows
 
-__all__ = ["METHODS", "SUMMARY_COLUMNS", "GroupKey", "groups", "load_runs", "method_label", "summarise"]
+__all__ = [
+    "METHODS",
+    "SUMMARY_COLUMNS",
+    "GroupKey",
+    "beside_full_data",
+    "clean_rows",
+    "groups",
+    "load_runs",
+    "method_label",
+    "summarise",
+]
 
 # Our names and what a reader sees, in the order of a table.
 METHODS = {
@@ -34,6 +44,7 @@ METHODS = {
 }
 # protocols that may stand beside the published numbers; what else differs, the caption and the notes say
 PUBLISHED_PROTOCOLS = ("kim2022", "kim2022-scaled")
+EXACT_PROTOCOLS = ("exact", "exact-scaled")
 _LEARNED = ("rkl", "wasserstein", "fkl")
 _TABLE = ["dataset", "architecture", "sampler", "protocol"]
 _BASELINE = [*_TABLE, "ipc", "metric"]
@@ -114,7 +125,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
     Coresets learned with and without augmentation are kept apart (`augment`). The random coreset that each
     distillation evaluates beside its own counts once where several runs hold the same numbers for the same
-    seed; other repeated seeds are pooled with a warning.
+    seed; other repeated seeds are pooled with a warning. Metrics on one corruption (`accuracy@fog-3`) are left out: hundreds
+    of columns, whose table is `evaluation.shift.corruption_table`.
 
     Returns:
         `SUMMARY_COLUMNS`:
@@ -129,14 +141,8 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         runs, seconds: how many runs and how much wall time it took (sum over distinct seeds); values: tuple,
             one a seed.
     """
-    missing = [name for name in COLUMNS if name not in rows.columns]
-    if missing:
-        raise DataError(f"Rows to summarise lack the columns {', '.join(missing)}.")
-    rows = rows.assign(**{name: value for name, value in _CONTEXT.items() if name not in rows.columns})
-    # Real points are not learned: the random coreset beside an augmented distillation is the same random
-    # coreset.
-    rows = rows.assign(augment=rows["augment"].astype(bool) & rows["method"].isin(_LEARNED))
-    rows = _drop_repeats(_refuse_conflicts(rows))
+    rows = clean_rows(rows)
+    rows = rows[~rows["metric"].str.contains("@", regex=False)]
     records = [_record(key, group) for key, group in rows.groupby([*_CELL, "metric"], sort=False)]
     summary = pd.DataFrame(records, columns=SUMMARY_COLUMNS)
     _add_gain(summary)
@@ -151,6 +157,42 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return summary.loc[order.sort_values(list(order.columns), kind="stable").index].reset_index(drop=True)
+
+
+def clean_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `augment` and `scale`, each seed once: what every table is made of.
+
+    Raises:
+        DataError: a column is missing, or a row is there with two values.
+    """
+    missing = [name for name in COLUMNS if name not in rows.columns]
+    if missing:
+        raise DataError(f"Rows to summarise lack the columns {', '.join(missing)}.")
+    rows = rows.assign(**{name: value for name, value in _CONTEXT.items() if name not in rows.columns})
+    # Real points are not learned: the random coreset beside an augmented distillation is the same random
+    # coreset.
+    rows = rows.assign(augment=rows["augment"].astype(bool) & rows["method"].isin(_LEARNED))
+    return _drop_repeats(_refuse_conflicts(rows))
+
+
+def beside_full_data(summary: pd.DataFrame) -> pd.DataFrame:
+    """Put the full data's row into every exact table of its dataset and network, whatever it was sampled by.
+
+    A posterior is the same by any sampler that is exact, so the reference stands below the coresets. Its own sampler is
+    written into `scale`, which captions print.
+    """
+    exact = summary["protocol"].isin(EXACT_PROTOCOLS)
+    full = summary[exact & (summary["method"] == "full")]
+    others = summary[~(exact & (summary["method"] == "full"))]
+    parts = [others]
+    places = others.loc[others["protocol"].isin(EXACT_PROTOCOLS), _TABLE].drop_duplicates()
+    for _, place in places.iterrows():
+        mine = full[(full["dataset"] == place["dataset"]) & (full["architecture"] == place["architecture"])]
+        note = mine["sampler"].map("full data by {}".format)
+        parts.append(mine.assign(sampler=place["sampler"], protocol=place["protocol"], scale=note, seconds=0.0))
+    if places.empty:
+        return summary
+    return pd.concat(parts, ignore_index=True)
 
 
 def groups(summary: pd.DataFrame) -> Iterator[tuple[GroupKey, pd.DataFrame]]:

@@ -1,10 +1,13 @@
-"""Score coresets by MCMC: chains (seeds) on the leading axis, predictive streamed, checkpoints on the way."""
+"""Score coresets as published: one short chain a seed, on the leading axis, predictive streamed, checkpoints on the way.
+
+The protocols `kim2022` and `kim2022-scaled` are scored here; `exact` is in `evaluation.exact`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,23 +17,15 @@ from torch import Tensor
 from bpc.augment import AugmentConfig
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
-from bpc.errors import ConfigError, FileFormatError, unknown_name
-from bpc.files import load_tensors, save_tensors
+from bpc.errors import ConfigError, unknown_name
 from bpc.models import Network
-from bpc.samplers import state_from_tensors, state_to_tensors
-from bpc.seeding import ChainGenerators
+from evaluation.chains import run_chains
+from evaluation.inputs import Inputs
+from evaluation.metrics import SHIFTED
 from evaluation.predictive import Predictive, pick_images
-from evaluation.protocols import (
-    PROTOCOLS,
-    SAMPLERS,
-    ChainPlan,
-    ExactSettings,
-    exact_plan,
-    kim2022_plan,
-    kim2022_settings,
-)
+from evaluation.protocols import KIM2022_PROTOCOLS, KIM2022_SAMPLERS, ChainPlan, kim2022_plan, kim2022_settings
 
-__all__ = ["BlockResult", "EvaluationConfig", "check_coreset", "evaluate", "iterations"]
+__all__ = ["BlockResult", "EvaluationConfig", "check_coreset", "evaluate", "iterations", "shifted_metrics"]
 
 CPU_IMAGES_AT_ONCE = 1000  # coreset images whose activations are alive together, over chains
 GPU_IMAGES_AT_ONCE = 20000
@@ -42,29 +37,25 @@ class EvaluationConfig:
 
     Attributes:
         sampler: ``hmc`` or ``asghmc``.
-        protocol: ``kim2022``, ``kim2022-scaled`` or ``exact``; see `evaluation.protocols`.
+        protocol: ``kim2022`` or ``kim2022-scaled``; see `evaluation.protocols`.
         test_images: how many of the test set, evenly spaced; 0 is all of it.
         overrides: changes to Table 3's row (``iterations``, ``burn_in``, ``penalty`` ...); empty for the published settings.
-        exact: settings of the exact protocol.
     """
 
     sampler: str = "hmc"
     protocol: str = "kim2022"
     test_images: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
-    exact: ExactSettings = field(default_factory=ExactSettings)
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise unknown_name("sampler", self.sampler, SAMPLERS)
-        if self.protocol not in PROTOCOLS:
-            raise unknown_name("protocol", self.protocol, PROTOCOLS)
+        if self.protocol not in KIM2022_PROTOCOLS:
+            raise unknown_name("protocol", self.protocol, KIM2022_PROTOCOLS)
+        if self.sampler not in KIM2022_SAMPLERS:
+            raise unknown_name("sampler", self.sampler, KIM2022_SAMPLERS, hint=f"{self.protocol} has no other.")
 
     def record(self) -> dict[str, Any]:
-        """What a configuration hash should cover: only the settings that this protocol looks at."""
+        """What a configuration hash should cover."""
         shared = {"sampler": self.sampler, "protocol": self.protocol, "test_images": self.test_images}
-        if self.protocol == "exact":
-            return {**shared, "exact": asdict(self.exact)}
         return {**shared, "overrides": {k: v for k, v in self.overrides.items() if v is not None}}
 
 
@@ -110,6 +101,7 @@ def evaluate(
     *,
     seeds: Sequence[int],
     augment: AugmentConfig | None = None,
+    extra: Sequence[Inputs] = (),
     chains_at_once: int = 0,
     folder: Path | None = None,
     checkpoint_seconds: float = 30.0,
@@ -129,6 +121,7 @@ def evaluate(
         config: sampler, protocol, test images.
         seeds: one a chain.
         augment: for A-SGHMC, the augmentation the coreset was trained with.
+        extra: corrupted images; `SHIFTED` metrics of each go into the results as ``accuracy@fog-3``, and `mce`.
         chains_at_once: chains per block; 0 chooses by memory.
         folder: for checkpoints; None keeps none.
         checkpoint_seconds: at most this much work is lost by a kill.
@@ -158,20 +151,35 @@ def evaluate(
         checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
-        extra = _run_block(
-            network, plan, predictive, chosen, checkpoint, checkpoint_seconds, config_hash, report, finished
+        shifted = {i.name: Predictive(network, dataset, i.split, len(chosen)) for i in extra}
+        scores = _Scores(predictive, shifted, len(chosen), device)
+        run_chains(
+            plan,
+            scores,
+            seeds=chosen,
+            num_params=network.num_params,
+            device=device,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            config_hash=config_hash,
+            report=lambda done, note, before=finished: report(before + done, note),  # type: ignore[misc]
         )
         finished += plan.iterations * len(chosen)
-        metrics = {k: v.cpu() for k, v in predictive.metrics(kim2022=config.protocol != "exact").items()}
-        yield BlockResult(chosen, {**metrics, **extra}, predictive.probs.float().cpu(), time.monotonic() - started)
+        metrics = {k: v.cpu() for k, v in predictive.metrics(kim2022=True).items()}
+        yield BlockResult(
+            chosen, {**metrics, **scores.metrics()}, predictive.probs.float().cpu(), time.monotonic() - started
+        )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
 
 
+def shifted_metrics(extra: Sequence[Inputs]) -> list[str]:
+    """Names of the metrics that corrupted images add."""
+    return [f"{metric}@{i.name}" for i in extra for metric in SHIFTED] + (["mce"] if extra else [])
+
+
 def iterations(network: Network, coreset: Pseudocoreset, config: EvaluationConfig) -> int:
-    """Iterations of one chain, burn-in or warm-up included."""
-    if config.protocol == "exact":
-        return config.exact.warmup + config.exact.samples * config.exact.thin
+    """Iterations of one chain, burn-in included."""
     return kim2022_settings(
         config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides
     ).iterations
@@ -181,61 +189,47 @@ def _plan(
     network: Network, coreset: Pseudocoreset, points: Tensor, config: EvaluationConfig, augment: AugmentConfig | None
 ) -> ChainPlan:
     labels, weights = coreset.labels.to(points.device), coreset.weights.to(points.device)
-    if config.protocol == "exact":
-        return exact_plan(config.sampler, network, points, labels, weights, config.exact)
     settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)
     return kim2022_plan(config.sampler, network, points, labels, weights, settings, augment)
 
 
-def _run_block(
-    network: Network,
-    plan: ChainPlan,
-    predictive: Predictive,
-    seeds: list[int],
-    checkpoint: Path | None,
-    checkpoint_seconds: float,
-    config_hash: str,
-    report: Callable[[int, str], None],
-    finished: int,
-) -> dict[str, Tensor]:
-    """Run the chains of one block to the end; returns acceptance and divergences, (k,) each."""
-    k, device = len(seeds), predictive.split.images.device
+class _Scores:
+    """Predictive, acceptance and divergences of k chains."""
 
-    def generators(name: str | int) -> ChainGenerators:
-        return ChainGenerators.from_seeds(device, seeds, "chain", name)
+    def __init__(
+        self, predictive: Predictive, shifted: dict[str, Predictive], chains: int, device: torch.device
+    ) -> None:
+        self.predictive, self.shifted = predictive, shifted
+        self.draws = 0
+        self.accept_sum = torch.zeros(chains, dtype=torch.float64, device=device)
+        self.diverged = torch.zeros(chains, dtype=torch.float64, device=device)
 
-    init = generators("init")
-    state = plan.kernel.init(plan.init_scale * init.normal(network.num_params), init)
-    done = 0
-    accept_sum = torch.zeros(k, dtype=torch.float64, device=device)
-    diverged = torch.zeros(k, dtype=torch.float64, device=device)
-    if checkpoint is not None and checkpoint.exists():
-        tensors, metadata = load_tensors(checkpoint, what="a checkpoint of chains")
-        if metadata.get("config_hash") != config_hash:
-            raise FileFormatError(f"{checkpoint} is not of this run; use --no-resume to start over.")
-        done = int(metadata["iteration"])
-        state = state_from_tensors(state, {k[6:]: v for k, v in tensors.items() if k.startswith("state.")})
-        predictive.load({k[11:]: v for k, v in tensors.items() if k.startswith("predictive.")})
-        accept_sum, diverged = tensors["accept_sum"].to(device), tensors["diverged"].to(device)
+    def add(self, state: Any, info: Any) -> None:
+        self.draws += 1
+        self.accept_sum += info.accept_prob.double()
+        if hasattr(info, "diverged"):
+            self.diverged += info.diverged
+        for predictive in (self.predictive, *self.shifted.values()):
+            predictive.add(state.params)
 
-    saved = time.monotonic()
-    for t in range(done, plan.iterations):
-        state, info = plan.kernel.step(state, generators(t))
-        if t >= plan.burn_in:
-            accept_sum += info.accept_prob.double()
-            if hasattr(info, "diverged"):
-                diverged += info.diverged
-            if (t - plan.burn_in) % plan.thin == 0:
-                predictive.add(state.params)
-        report(finished + k * (t + 1), f"accepting {float(info.accept_prob.mean()):.2f}")
-        if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
-            tensors = {
-                **{f"state.{key}": v for key, v in state_to_tensors(state).items()},
-                **{f"predictive.{key}": v for key, v in predictive.state().items()},
-                "accept_sum": accept_sum,
-                "diverged": diverged,
-            }
-            save_tensors(checkpoint, tensors, {"config_hash": config_hash, "iteration": str(t + 1)})
-            saved = time.monotonic()
-    kept = plan.iterations - plan.burn_in
-    return {"acceptance": (accept_sum / kept).cpu(), "divergences": diverged.cpu()}
+    def metrics(self) -> dict[str, Tensor]:
+        found = {"acceptance": (self.accept_sum / self.draws).cpu(), "divergences": self.diverged.cpu()}
+        for place, predictive in self.shifted.items():
+            there = predictive.metrics(kim2022=False)
+            found.update({f"{metric}@{place}": there[metric].cpu() for metric in SHIFTED})
+        errors = [1.0 - value for name, value in found.items() if name.startswith("accuracy@")]
+        return {**found, "mce": torch.stack(errors).mean(0)} if errors else found
+
+    def state(self) -> dict[str, Tensor]:
+        predictive = {f"predictive.{k}": v for k, v in self.predictive.state().items()}
+        for place, shifted in self.shifted.items():
+            predictive |= {f"{place}.{k}": v for k, v in shifted.state().items()}
+        counts = {"draws": torch.tensor(self.draws), "accept_sum": self.accept_sum, "diverged": self.diverged}
+        return {**predictive, **counts}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        device = self.accept_sum.device
+        for place, predictive in (("predictive", self.predictive), *self.shifted.items()):
+            predictive.load({k[len(place) + 1 :]: v for k, v in state.items() if k.startswith(f"{place}.")})
+        self.draws = int(state["draws"])
+        self.accept_sum, self.diverged = state["accept_sum"].to(device), state["diverged"].to(device)

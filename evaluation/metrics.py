@@ -18,13 +18,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bpc.errors import ConfigError, DataError
+from bpc.errors import ConfigError, DataError, unknown_name
 
 __all__ = [
     "ECE_BINS",
     "KIM2022_BATCH",
     "KIM2022_VARIANTS",
     "METRICS",
+    "SCORED",
+    "SHIFTED",
     "Kim2022Nll",
     "MetricInfo",
     "MetricSums",
@@ -33,6 +35,7 @@ __all__ = [
     "ece_kim2022",
     "empty_sums",
     "merge",
+    "metric_info",
     "reliability",
     "update",
 ]
@@ -58,8 +61,53 @@ METRICS: dict[str, MetricInfo] = {
     # Says how a chain moved, not how good it is: the flag only fills the column.
     "acceptance": MetricInfo("fraction", True),
     "divergences": MetricInfo("count", False),
+    "ece_equal_mass": MetricInfo("fraction", False),
+    "ece_classwise": MetricInfo("fraction", False),
+    "aurc": MetricInfo("fraction", False),
+    "ood_auroc": MetricInfo("fraction", True),
+    # Against a reference posterior's predictive. The entropy gap has a sign: nearer to 0 is better, so the flag is
+    # right only for its absolute value.
+    "agreement": MetricInfo("fraction", True),
+    "tv": MetricInfo("fraction", False),
+    "sym_kl": MetricInfo("nats", False),
+    "entropy_gap": MetricInfo("nats", False),
+    "agreement_corrupted": MetricInfo("fraction", True),
+    "tv_corrupted": MetricInfo("fraction", False),
+    "sym_kl_corrupted": MetricInfo("nats", False),
+    "entropy_gap_corrupted": MetricInfo("nats", False),
+    # Of all chains of one posterior together.
+    "rhat_log_density": MetricInfo("ratio", False),
+    "rhat_predictions": MetricInfo("ratio", False),
+    "ess_bulk": MetricInfo("draws", True),
+    "ess_tail": MetricInfo("draws", True),
+    "ebfmi": MetricInfo("ratio", True),
+    "mixed": MetricInfo("0 or 1", True),
+    "mce": MetricInfo("fraction", False),
 }
+SCORED = (
+    "accuracy",
+    "nll",
+    "ece",
+    "brier",
+    "nll_kim2022",
+    "ece_kim2022",
+    "acceptance",
+    "divergences",
+)  # of every chain
+SHIFTED = ("accuracy", "nll", "ece")  # on each corruption and severity
 KIM2022_VARIANTS = ("nll_kim2022", "ece_kim2022")  # computed under the kim2022 protocols only
+
+
+def metric_info(name: str) -> MetricInfo:
+    """Unit and direction of a metric; `accuracy@fog-3` (the metric on one corruption and severity) has those of `accuracy`.
+
+    Raises:
+        ConfigError: the name before the `@` is not in `METRICS`.
+    """
+    base, at, where = name.partition("@")
+    if base not in METRICS or (at and not where):
+        raise unknown_name("metric", name, METRICS, hint="Another one needs unit and higher_is_better.")
+    return METRICS[base]
 
 
 class MetricSums(NamedTuple):

@@ -3,7 +3,10 @@
 `kim2022` is the published evaluation as its authors ran it (Algorithms 2 and 3, Table 3 of Kim et al. 2022); its potential is
 M (mean CE + lambda ||theta||_2) with the norm, not its square. The penalty was chosen for 320,010 parameters and drives a much
 smaller network to zero: `kim2022-scaled` multiplies lambda by sqrt(p / 320010), so that the pull on each parameter is the
-published one. `exact` is textbook HMC on sum_m w_m log p(u_m | theta) + log N(theta; 0, prior_std^2 I).
+published one. `exact` samples sum_m w_m log p(u_m | theta) + log N(theta; 0, prior_std^2 I) by textbook HMC or NUTS (or SGHMC,
+whose error shrinks with its step), several chains for every seed. `exact-scaled` is the same with the weights scaled to sum to N,
+the number of training images: the posterior of a coreset that stands in for all of them, where `exact` takes its weights (usually
+1 a point) as they are.
 """
 
 from __future__ import annotations
@@ -20,22 +23,43 @@ from bpc.augment import AugmentConfig, apply, draw
 from bpc.errors import ConfigError, unknown_name
 from bpc.likelihood import Classifier
 from bpc.models import Network
+from bpc.posterior import Posterior
 from bpc.presets import REFERENCE_PARAMS, SamplingPreset, sampling_preset
 from bpc.samplers import (
     ASGHMCConfig,
     HMCConfig,
     Kernel,
     Kim2022HMCConfig,
-    adaptive_hmc,
+    NUTSConfig,
+    SGHMCConfig,
+    WarmupConfig,
     asghmc,
+    hmc,
     kim2022_hmc,
+    nuts,
+    sghmc,
+    warmed_up,
 )
 from bpc.seeding import ChainGenerators
 
-__all__ = ["PROTOCOLS", "SAMPLERS", "ChainPlan", "ExactSettings", "exact_plan", "kim2022_plan", "kim2022_settings"]
+__all__ = [
+    "BACKENDS",
+    "EXACT_PROTOCOLS",
+    "EXACT_SAMPLERS",
+    "KIM2022_PROTOCOLS",
+    "KIM2022_SAMPLERS",
+    "ChainPlan",
+    "ExactSettings",
+    "exact_plan",
+    "kim2022_plan",
+    "kim2022_settings",
+]
 
-PROTOCOLS = ("kim2022", "kim2022-scaled", "exact")
-SAMPLERS = ("hmc", "asghmc")
+KIM2022_PROTOCOLS = ("kim2022", "kim2022-scaled")
+KIM2022_SAMPLERS = ("hmc", "asghmc")
+EXACT_PROTOCOLS = ("exact", "exact-scaled")
+EXACT_SAMPLERS = ("hmc", "nuts", "sghmc")
+BACKENDS = ("native", "pyro", "hamiltorch")
 
 
 class ChainPlan(NamedTuple):
@@ -45,36 +69,66 @@ class ChainPlan(NamedTuple):
     init_scale: float  # theta^(0) ~ N(0, init_scale^2)
     iterations: int
     burn_in: int  # samples are kept from this iteration on
-    thin: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExactSettings:
-    """Settings of the exact protocol.
+    """Settings of the exact protocols.
 
     Attributes:
-        warmup: draws in which the step size is adapted; discarded.
+        sampler: ``hmc``, ``nuts`` or ``sghmc``.
+        backend: ``native``, or ``pyro`` / ``hamiltorch`` on the same density object.
+        chains: for every seed; their predictive is pooled, and R-hat compares them.
+        warmup: draws before the first that counts; HMC and NUTS adapt step size and diagonal mass in them.
         samples: draws kept.
-        thin: keep every so-manieth draw.
-        leapfrog_steps: per draw.
-        step_size: first guess.
+        leapfrog_steps: per draw of HMC and SGHMC.
+        max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
+        step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC and NUTS, the step of
+            SGHMC.
         prior_std: of the Gaussian prior on every parameter; chains start from it.
         target: acceptance probability aimed at.
+        friction: of SGHMC, per unit of time.
+        batch: points per gradient of SGHMC; 0 is all.
+        predictive_draws: of each chain, evenly spaced, that enter the predictive; the diagnostics see every draw.
     """
 
+    sampler: str = "hmc"
+    backend: str = "native"
+    chains: int = 4
     warmup: int = 200
     samples: int = 200
-    thin: int = 1
     leapfrog_steps: int = 20
-    step_size: float = 5e-3
+    max_tree_depth: int = 8
+    step_size: float = 0.02
     prior_std: float = 0.1
     target: float = 0.8
+    friction: float = 5.0
+    batch: int = 0
+    predictive_draws: int = 100
 
     def __post_init__(self) -> None:
-        if min(self.warmup, self.samples, self.thin, self.leapfrog_steps) < 1:
-            raise ConfigError("The exact protocol needs warmup, samples, thin and leapfrog steps of at least 1.")
-        if self.prior_std <= 0 or self.step_size <= 0 or not 0 < self.target < 1:
-            raise ConfigError("The exact protocol needs a positive prior_std and step_size and a target in (0, 1).")
+        if self.sampler not in EXACT_SAMPLERS:
+            hint = "A-SGHMC has no exact version." if self.sampler == "asghmc" else ""
+            raise unknown_name("sampler", self.sampler, EXACT_SAMPLERS, hint=hint)
+        if self.backend not in BACKENDS:
+            raise unknown_name("backend", self.backend, BACKENDS)
+        if self.backend != "native" and self.sampler == "sghmc":
+            raise ConfigError(f"The {self.backend} backend samples with hmc or nuts; got sghmc.")
+        if min(self.chains, self.samples, self.leapfrog_steps, self.max_tree_depth, self.predictive_draws) < 1:
+            raise ConfigError("The exact protocols need chains, samples, leapfrog steps and tree depth of at least 1.")
+        if self.samples < 4:
+            raise ConfigError(f"Diagnostics split every chain in two: keep at least 4 samples; got {self.samples}.")
+        if self.warmup < 0 or self.batch < 0:
+            raise ConfigError("warmup and batch must be 0 or more.")
+        if min(self.prior_std, self.step_size, self.friction) <= 0 or not 0 < self.target < 1:
+            raise ConfigError(
+                "The exact protocols need a positive prior_std, step_size, friction and a target in (0, 1)."
+            )
+
+    @property
+    def label(self) -> str:
+        """The sampler as rows name it: another backend's is marked."""
+        return self.sampler if self.backend == "native" else f"{self.sampler}@{self.backend}"
 
 
 def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **changes: Any) -> SamplingPreset:
@@ -83,8 +137,8 @@ def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **c
     `changes` (None values are ignored) override the row; an altered row is no longer the published protocol, and the
     caller's caption has to say so.
     """
-    if protocol not in ("kim2022", "kim2022-scaled"):
-        raise unknown_name("protocol", protocol, PROTOCOLS)
+    if protocol not in KIM2022_PROTOCOLS:
+        raise unknown_name("protocol", protocol, KIM2022_PROTOCOLS)
     preset = sampling_preset(sampler, ipc)
     if protocol == "kim2022-scaled":
         preset = dataclasses.replace(preset, penalty=preset.penalty * math.sqrt(num_params / REFERENCE_PARAMS))
@@ -104,7 +158,7 @@ def kim2022_plan(
     """Algorithm 2 (`hmc`) or 3 (`asghmc`) on a coreset.
 
     Args:
-        sampler: one of `SAMPLERS`.
+        sampler: one of `KIM2022_SAMPLERS`.
         network: the classifier.
         points: (m, c, h, w) shared by all chains, or (k, m, c, h, w).
         labels, weights: (m,).
@@ -143,25 +197,43 @@ def kim2022_plan(
         config = ASGHMCConfig(friction=settings.friction, temperature=settings.temperature, **shared)  # type: ignore[arg-type]
         kernel = asghmc(augmented_density, config)
     else:
-        raise unknown_name("sampler", sampler, SAMPLERS)
-    return ChainPlan(kernel, settings.init_scale, settings.iterations, settings.burn_in, 1)
+        raise unknown_name("sampler", sampler, KIM2022_SAMPLERS)
+    return ChainPlan(kernel, settings.init_scale, settings.iterations, settings.burn_in)
 
 
-def exact_plan(
-    sampler: str, network: Network, points: Tensor, labels: Tensor, weights: Tensor, settings: ExactSettings
-) -> ChainPlan:
-    """Textbook HMC on the coreset's posterior; arguments as for `kim2022_plan`."""
-    if sampler != "hmc":
-        raise ConfigError(f"The exact protocol samples with hmc; got {sampler!r} (A-SGHMC has no exact version).")
-    log_likelihood = Classifier(network)
-    precision = 1.0 / settings.prior_std**2
+def exact_plan(posterior: Posterior, settings: ExactSettings) -> ChainPlan:
+    """Our own HMC, NUTS or SGHMC on a posterior.
 
-    def log_density(params: Tensor) -> Tensor:
-        """Log prior (up to a constant) + sum_m w_m log p(u_m | theta), (k,) nats."""
-        log_lik = (log_likelihood(params, points, labels) * weights).sum(1)
-        return log_lik - 0.5 * precision * params.square().sum(1)
+    The mass starts at the prior's precision, so that a step size of 1 is of the order of the prior's width.
+    """
+    momentum_scale = 1.0 / settings.prior_std
+    warmup = WarmupConfig(warmup=settings.warmup, target=settings.target)
+    if settings.sampler == "hmc":
+        config = HMCConfig(
+            step_size=settings.step_size,
+            leapfrog_steps=settings.leapfrog_steps,
+            momentum_scale=momentum_scale,
+            jitter=0.1,
+        )
+        kernel: Kernel[Any, Any] = warmed_up(hmc(posterior, config), posterior, warmup)
+    elif settings.sampler == "nuts":
+        tree = NUTSConfig(
+            step_size=settings.step_size, max_tree_depth=settings.max_tree_depth, momentum_scale=momentum_scale
+        )
+        kernel = warmed_up(nuts(posterior, tree), posterior, warmup)
+    else:
+        whole = not 0 < settings.batch < len(posterior.labels)
 
-    config = HMCConfig(step_size=settings.step_size, leapfrog_steps=settings.leapfrog_steps, jitter=0.1)
-    kernel = adaptive_hmc(log_density, config, warmup=settings.warmup, target=settings.target)
-    iterations = settings.warmup + settings.samples * settings.thin
-    return ChainPlan(kernel, settings.prior_std, iterations, settings.warmup, settings.thin)
+        def density(params: Tensor, generators: ChainGenerators) -> Tensor:
+            return posterior(params) if whole else posterior.minibatch(params, generators, settings.batch)
+
+        kernel = sghmc(
+            density,
+            SGHMCConfig(
+                step_size=settings.step_size,
+                friction=settings.friction,
+                momentum_scale=momentum_scale,
+                steps=settings.leapfrog_steps,
+            ),
+        )
+    return ChainPlan(kernel, settings.prior_std, settings.warmup + settings.samples, settings.warmup)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from bpc.errors import ConfigError, FileFormatError, unknown_name
 from bpc.files import explain_os_error
-from evaluation.metrics import METRICS
+from evaluation.metrics import metric_info
 
 __all__ = ["COLUMNS", "Row", "RowWriter", "already_done", "read_rows"]
 
@@ -74,9 +74,7 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.unit or self.higher_is_better is None:
-            if self.metric not in METRICS:
-                raise unknown_name("metric", self.metric, METRICS, hint="Another one needs unit and higher_is_better.")
-            unit, higher_is_better = METRICS[self.metric]
+            unit, higher_is_better = metric_info(self.metric)
             object.__setattr__(self, "unit", self.unit or unit)
             if self.higher_is_better is None:
                 object.__setattr__(self, "higher_is_better", higher_is_better)

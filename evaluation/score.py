@@ -12,8 +12,9 @@ from bpc.files import save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
-from evaluation.evaluate import EvaluationConfig, evaluate, iterations
-from evaluation.metrics import KIM2022_VARIANTS, METRICS
+from evaluation.evaluate import EvaluationConfig, evaluate, iterations, shifted_metrics
+from evaluation.inputs import Inputs
+from evaluation.metrics import SCORED
 from evaluation.predictive import pick_images
 from evaluation.rows import Row, RowWriter, read_rows
 
@@ -31,6 +32,7 @@ def score(
     *,
     seeds: Sequence[int],
     augment: AugmentConfig | None = None,
+    extra: Sequence[Inputs] = (),
     chains_at_once: int = 0,
     checkpoint_seconds: float = 30.0,
 ) -> None:
@@ -40,13 +42,13 @@ def score(
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, augment, chains_at_once, checkpoint_seconds: as for
+        network, dataset, coresets, config, seeds, augment, extra, chains_at_once, checkpoint_seconds: as for
             `evaluation.evaluate.evaluate`.
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
     rows_path = run.path / "rows.csv"
-    metrics = [m for m in METRICS if config.protocol != "exact" or m not in KIM2022_VARIANTS]
+    metrics = [*SCORED, *shifted_metrics(extra)]
     cell = {
         "method": first.method,
         "ipc": first.ipc,
@@ -70,6 +72,7 @@ def score(
                 config,
                 seeds=seeds,
                 augment=augment,
+                extra=extra,
                 chains_at_once=chains_at_once,
                 folder=run.path,
                 checkpoint_seconds=checkpoint_seconds,

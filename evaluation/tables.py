@@ -34,11 +34,40 @@ _TITLES = {
     "ece": "ECE ↓",
     "ece_kim2022": "ECE (kim2022) ↓",
     "brier": "Brier ↓",
+    "agreement": "Agreement ↑",
+    "tv": "TV ↓",
+    "sym_kl": "Sym. KL ↓",
+    "entropy_gap": "ΔH →0",
+    "agreement_corrupted": "Agreement, corrupted ↑",
+    "tv_corrupted": "TV, corrupted ↓",
+    "sym_kl_corrupted": "Sym. KL, corrupted ↓",
+    "entropy_gap_corrupted": "ΔH, corrupted →0",
+    "ece_equal_mass": "ECE (equal mass) ↓",
+    "ece_classwise": "ECE (classwise) ↓",
+    "aurc": "AURC ↓",
+    "ood_auroc": "OOD AUROC ↑",
+    "mce": "Mean corruption error ↓",
+    "rhat_log_density": "R-hat, log density",
+    "rhat_predictions": "R-hat, predictions",
+    "ess_bulk": "Bulk ESS",
+    "ess_tail": "Tail ESS",
+    "ebfmi": "E-BFMI",
+    "divergences": "Divergences",
 }
+_EXACT_ONLY = ("divergences",)  # the published protocols count none
+_NOT_RANKED = ("rhat_log_density", "rhat_predictions", "ess_bulk", "ess_tail", "ebfmi", "divergences")
+_UNMIXED = "†"
 _PUBLISHED, _GAIN = "published", "gain over random"
 # A terminal has 80 columns: shorter names, and two tables where the published columns make one too wide.
 _CONSOLE_NAMES = {_PUBLISHED: "paper", _GAIN: "gain", "Accuracy ↑": "Acc. ↑"}
-_CONSOLE_PARTS = (("accuracy", "nll", "nll_kim2022"), ("ece", "ece_kim2022", "brier"))
+_CONSOLE_PARTS = (
+    ("accuracy", "nll", "nll_kim2022"),
+    ("ece", "ece_kim2022", "brier"),
+    ("agreement", "tv", "sym_kl", "entropy_gap"),
+    ("agreement_corrupted", "tv_corrupted", "sym_kl_corrupted", "entropy_gap_corrupted"),
+    ("ece_equal_mass", "ece_classwise", "aurc", "ood_auroc", "mce"),
+    ("rhat_log_density", "rhat_predictions", "ess_bulk", "ess_tail", "ebfmi", "divergences"),
+)
 
 
 @dataclass(frozen=True)
@@ -185,7 +214,8 @@ def _tables(
         raise DataError("Nothing to tabulate: the summary has no rows.")
     tables = []
     for key, part in groups(summary):
-        metrics = [m for m in _TITLES if m in set(part["metric"]) and (only is None or m in only)]
+        there = set(part["metric"]) - (set() if "mixed" in set(part["metric"]) else set(_EXACT_ONLY))
+        metrics = [m for m in _TITLES if m in there and (only is None or m in only)]
         if metrics:
             tables.append(_table(part, metrics, _caption(key, part, title=title, device=device, scale=scale), digits))
         elif only is None:
@@ -212,8 +242,9 @@ def _table(part: pd.DataFrame, metrics: list[str], caption: str, digits: int) ->
         for (method, augment), cells in block.groupby(["method", "augment"], sort=False):
             by_metric = {row["metric"]: row for _, row in cells.iterrows()}
             full = method == "full"
+            mark = f" {_UNMIXED}" if "mixed" in by_metric and not by_metric["mixed"]["mean"] == 1.0 else ""
             row = [
-                _Cell(method_label(str(method), bool(augment))),
+                _Cell(method_label(str(method), bool(augment)) + mark),
                 _Cell("all" if full else str(block["ipc"].iloc[0])),
             ]
             for metric in metrics:
@@ -235,10 +266,15 @@ def _measured(entry: pd.Series | None, block: pd.DataFrame, digits: int) -> _Cel
         return _Cell()
     if math.isnan(entry["mean"]):
         return _Cell(_MISSING)
+    if entry["metric"] in _NOT_RANKED:
+        return _Cell(_plus_minus(entry, "mean", "std", 0 if entry["unit"] in ("draws", "count") else min(digits, 3)))
     rivals = block.loc[(block["metric"] == entry["metric"]) & block["mean"].notna(), "mean"]
-    best = rivals.max() if entry["higher_is_better"] else rivals.min()
+    if entry["metric"].startswith("entropy_gap"):  # signed: near 0 is good
+        best, mine = rivals.abs().min(), abs(entry["mean"])
+    else:
+        best, mine = rivals.max() if entry["higher_is_better"] else rivals.min(), entry["mean"]
     # one method alone is not the best of anything
-    bold = len(rivals) > 1 and f"{entry['mean']:.{digits}f}" == f"{best:.{digits}f}"
+    bold = len(rivals) > 1 and f"{mine:.{digits}f}" == f"{best:.{digits}f}"
     return _Cell(_plus_minus(entry, "mean", "std", digits), bold)
 
 
@@ -283,6 +319,17 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool, di
         )
         if (part["protocol"] == "kim2022-scaled").any():
             notes.append("kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010).")
+    if "agreement" in metrics:
+        notes.append(
+            "Agreement of predicted classes, total variation, half of Jeffreys' divergence (nats) and difference of predictive "
+            "entropy ΔH (nats; below 0: surer than the reference) compare the predictive with that of the full data's "
+            "posterior, input by input. The full data's row is a second, independent run of it: the ceiling."
+        )
+    if "mixed" in set(part["metric"]) and (part.loc[part["metric"] == "mixed", "mean"] != 1.0).any():
+        notes.append(
+            f"{_UNMIXED} chains of at least one seed have not mixed: an R-hat above 1.01, an ESS below 100 a chain, an E-BFMI "
+            "below 0.3, a divergence, or a chain that is stuck or not finite. Read the row as what these chains found."
+        )
     bad = part[(part["n_nonfinite"] > 0) & part["metric"].isin(metrics)]
     for (method, augment, ipc), rows in bad.groupby(["method", "augment", "ipc"], sort=False):
         worst = rows.sort_values("n_nonfinite").iloc[-1]

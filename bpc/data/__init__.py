@@ -1,6 +1,8 @@
 """Datasets in their official formats, checksummed downloads, corruptions, and a user's own images."""
 
 from bpc.data.cifar import CORRUPTIONS, EXTRA_CORRUPTIONS, CorruptedCifar10
+from bpc.data.corrupted import GeneratedCorruptions, load_corrupted
+from bpc.data.corruptions import corrupt
 from bpc.data.dataset import Dataset, Split, normalise
 from bpc.data.registry import DatasetStatus, dataset_names, describe_datasets, load_cifar10c, load_dataset
 
@@ -10,10 +12,13 @@ __all__ = [
     "CorruptedCifar10",
     "Dataset",
     "DatasetStatus",
+    "GeneratedCorruptions",
     "Split",
+    "corrupt",
     "dataset_names",
     "describe_datasets",
     "load_cifar10c",
+    "load_corrupted",
     "load_dataset",
     "normalise",
 ]

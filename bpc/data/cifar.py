@@ -206,11 +206,14 @@ class CorruptedCifar10:
     Attributes:
         corruptions: the corruptions, in the order of iteration.
         images_per_severity: n, read from the files (10,000 in the official ones).
+        source: ``official``.
 
     Raises:
         DataError: a file is missing, truncated, or of another shape.
         ConfigError: an unknown corruption.
     """
+
+    source = "official"
 
     def __init__(self, folder: Path, corruptions: Sequence[str] | None = None) -> None:
         self.folder = folder

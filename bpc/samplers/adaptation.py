@@ -185,9 +185,7 @@ def first_step_size(log_density: LogDensity, state: HMCState, generators: ChainG
     return step_size
 
 
-def warmed_up(
-    base: Kernel[HMCState, Any], log_density: LogDensity, config: WarmupConfig
-) -> Kernel[AdaptiveState, Any]:
+def warmed_up(base: Kernel[HMCState, Any], log_density: LogDensity, config: WarmupConfig) -> Kernel[AdaptiveState, Any]:
     """Let `base` (HMC or NUTS) adapt its step size and mass for the first `config.warmup` draws, then fix them.
 
     Draws made before are not samples: the chain is not Markov while it adapts.

@@ -1,0 +1,85 @@
+"""The photographs of frost behind CIFAR-10-C's corruption of that name, or a drawing where they cannot be had."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from bpc.data.download import DownloadError, fetch
+from bpc.data.sources import RemoteFile, cache_folder, resolve_root
+from bpc.errors import StorageError
+
+__all__ = ["FROST_FILES", "frost_textures", "use_frost_of"]
+
+_BASE = "https://raw.githubusercontent.com/hendrycks/robustness/master/ImageNet-C/create_c/"
+# the authors have a sixth, and draw from the first five
+FROST_FILES = tuple(
+    RemoteFile(url=_BASE + name, md5=md5)
+    for name, md5 in (
+        ("frost1.png", "6ead634ace1f366d77e87078b465863c"),
+        ("frost2.png", "98f0d2b1d74a048d3bc9c7ecfd886939"),
+        ("frost3.png", "b3ed8eb147824261888e730f916c0d8b"),
+        ("frost4.jpg", "d70b9d6aa0b1fe7bd8133b113787e078"),
+        ("frost5.jpg", "50984ae2c871b7df2c28f1d71ca460a0"),
+    )
+)
+_root: Path | None = None
+
+
+def use_frost_of(data_root: Path | str | None) -> None:
+    """Look for the photographs in ``<data_root>/frost`` before the user's cache."""
+    global _root
+    root = resolve_root(data_root)
+    if root != _root:
+        _root = root
+        frost_textures.cache_clear()
+
+
+@cache
+def frost_textures() -> tuple[npt.NDArray[np.float64], ...]:
+    """Five textures (h, w, 3) in 0..255: from the data root, the cache, a download of 1.9 MB, or else drawn.
+
+    Drawn ones have similar brightness but are not those of the official files; a warning says so.
+    """
+    paths = [_find(remote) for remote in FROST_FILES]
+    if all(path is not None for path in paths):
+        return tuple(_read(path) for path in paths if path is not None)
+    warnings.warn(
+        "The photographs behind the corruption frost could not be had; frost is drawn instead, and differs from CIFAR-10-C's. "
+        f"They are {_BASE}frost1.png to frost5.jpg: put them into the folder frost of the data root.",
+        stacklevel=2,
+    )
+    return tuple(_drawn(i) for i in range(len(FROST_FILES)))
+
+
+def _find(remote: RemoteFile) -> Path | None:
+    for folder in ([] if _root is None else [_root / "frost"]) + [cache_folder() / "frost"]:
+        if (folder / remote.name).is_file():
+            return folder / remote.name
+    try:
+        return fetch(remote, cache_folder() / "frost")
+    except (DownloadError, StorageError):
+        return None
+
+
+def _read(path: Path) -> npt.NDArray[np.float64]:
+    with Image.open(path) as image:
+        return np.asarray(image)[..., :3].astype(np.float64)  # one has transparency, which the authors' reader drops
+
+
+def _drawn(number: int) -> npt.NDArray[np.float64]:
+    """Needles of ice: noise smoothed along two directions, bluish white, of a fixed seed."""
+    g = np.random.default_rng(number)
+    noise = g.normal(size=(330, 500))
+    needles = sum(
+        np.abs(ndimage.rotate(ndimage.gaussian_filter(noise, (1.5, 14)), angle, reshape=False, mode="reflect"))
+        for angle in (25 + 20 * number, 110 + 20 * number)
+    )
+    needles = np.clip(needles / np.quantile(needles, 0.99), 0, 1)
+    return 60 + 170 * needles[..., None] * np.array([0.92, 0.97, 1.0])

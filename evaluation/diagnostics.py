@@ -1,0 +1,209 @@
+"""Did the chains of one posterior mix? R-hat, ESS and E-BFMI through ArviZ.
+
+Glossary: c chains of s draws each, after warm-up and thinning; t tracked test images. The label-switching symmetries of a
+network make R-hat of its weights meaningless; what is judged is what is reported: the log density and the predictions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.inference_data import (
+    as_array,
+    import_arviz,
+    load_inference_data,
+    save_inference_data,
+    to_inference_data,
+)
+
+if TYPE_CHECKING:
+    import arviz as az
+
+__all__ = [
+    "EBFMI_MIN",
+    "ESS_MIN_PER_CHAIN",
+    "RHAT_MAX",
+    "Diagnostics",
+    "diagnose",
+    "load_inference_data",
+    "save_inference_data",
+    "to_inference_data",
+]
+
+RHAT_MAX = 1.01  # Vehtari et al. (2021)
+ESS_MIN_PER_CHAIN = 100  # likewise: 400 for four chains
+EBFMI_MIN = 0.3  # Betancourt (2016)
+PREDICTION_TAIL = 0.05  # the fraction of tracked predictions that may be worse than what is reported
+MIN_DRAWS = (
+    4  # of a chain, which is cut into halves; twice as many of a lone one: fewer give no variance within the parts
+)
+
+Array = NDArray[np.float64]
+
+
+class Diagnostics(NamedTuple):
+    """How the chains of one posterior moved. nan where a quantity was not recorded or is not defined.
+
+    `mixed` is true when all of these hold, for whatever was recorded: every value is finite; no chain stood still;
+    `rhat_log_density` and `rhat_predictions` are at most 1.01 (Vehtari et al., 2021); `ess_bulk` and `ess_tail` are at least
+    100 a chain; no transition diverged; `ebfmi` is at least 0.3 (Betancourt, 2016). It says that nothing speaks against the
+    chains, not that they found every mode.
+
+    Attributes:
+        chains, draws: c and s.
+        rhat_log_density: rank-normalised split R-hat of the log density.
+        rhat_predictions: the same of each tracked prediction, 95 % quantile over them.
+        rhat_predictions_max: the largest.
+        ess_bulk: draws; the smaller of the log density's and the predictions'.
+        ess_tail: likewise, the smaller of the 5 % and 95 % quantiles' effective sizes.
+        ess_bulk_log_density, ess_tail_log_density: draws.
+        ess_bulk_predictions, ess_tail_predictions: draws, 5 % quantile over the tracked predictions.
+        ebfmi: the smallest over chains of mean (E_i - E_{i-1})^2 / var E.
+        divergences: how many transitions diverged.
+        acceptance: mean probability of acceptance, fraction.
+        constant_predictions: tracked predictions that have the same value in all draws of all chains (0 or 1 to rounding);
+            they are left out of R-hat and ESS.
+        mixed: see above.
+        reasons: what speaks against it, in words; "one chain" is named but does not decide.
+    """
+
+    chains: int
+    draws: int
+    rhat_log_density: float
+    rhat_predictions: float
+    rhat_predictions_max: float
+    ess_bulk: float
+    ess_tail: float
+    ess_bulk_log_density: float
+    ess_tail_log_density: float
+    ess_bulk_predictions: float
+    ess_tail_predictions: float
+    ebfmi: float
+    divergences: int
+    acceptance: float
+    constant_predictions: int
+    mixed: bool
+    reasons: list[str]
+
+
+def diagnose(data: az.InferenceData) -> Diagnostics:
+    """Judge the chains of `to_inference_data`.
+
+    A lone chain's halves stand for chains, so its R-hat compares quarters of it. A chain whose log density never changes
+    stood still, and is reported as such whatever R-hat says; predictions that never change while others do count fully.
+    """
+    posterior: Any = data["posterior"]
+    stats: Any = data["sample_stats"] if "sample_stats" in data.groups() else {}
+    density, tracked = as_array(posterior["log_density"].values), as_array(posterior["prediction"].values)
+    c, s = density.shape
+    reasons = (
+        ["one chain: R-hat compares parts of it, which cannot show what other starts would find"] if c == 1 else []
+    )
+    faults: list[str] = []
+
+    def fault(chains: NDArray[np.bool_], what: str) -> None:
+        if chains.any():
+            names = ", ".join(str(i + 1) for i in np.flatnonzero(chains))
+            faults.append(f"{'chain' if chains.sum() == 1 else 'chains'} {names}: {what}")
+
+    fault(~np.isfinite(density).all(1), "the log density is not finite")
+    fault(~np.isfinite(tracked).all((1, 2)), "predictions are not finite")
+    with np.errstate(invalid="ignore"):  # inf - inf
+        fault(np.ptp(density, axis=1) == 0, "stood still")
+    least = MIN_DRAWS if c > 1 else 2 * MIN_DRAWS
+    if s < least:
+        faults.append(f"{s} draws a chain; R-hat and ESS need {least} or more")
+
+    per_image = np.moveaxis(tracked, 2, 0).reshape(tracked.shape[2], -1)
+    constant = (per_image == per_image[:, :1]).all(1)  # nan is not equal to itself
+    varying = tracked[..., ~constant]
+    if constant.all():
+        faults.append("every tracked prediction has one value in all draws")
+
+    measures = _measures()
+    rhat, bulk, tail = (measure(density[..., None])[0] for measure in measures)
+    rhats, bulks, tails = (measure(varying) for measure in measures)
+    rhat_images, bulk_images = _quantile(rhats, 1 - PREDICTION_TAIL), _quantile(bulks, PREDICTION_TAIL)
+    tail_images = _quantile(tails, PREDICTION_TAIL)
+
+    for value, of in ((rhat, "log density"), (rhat_images, "predictions (95 % quantile)")):
+        if value > RHAT_MAX:
+            faults.append(f"R-hat of the {of} is {value:.3f}, above {RHAT_MAX}")
+    # where one is nan, a fault already says why
+    ess_bulk, ess_tail = float(np.min([bulk, bulk_images])), float(np.min([tail, tail_images]))
+    for value, of in ((ess_bulk, "bulk"), (ess_tail, "tail")):
+        if value < ESS_MIN_PER_CHAIN * c:
+            faults.append(f"{of} ESS is {value:.0f}, below {ESS_MIN_PER_CHAIN} a chain ({ESS_MIN_PER_CHAIN * c})")
+
+    divergences = int(stats["diverging"].values.sum()) if "diverging" in stats else 0
+    if divergences:
+        faults.append(f"{divergences} divergent transition{'s' if divergences > 1 else ''}")
+    ebfmi = math.nan
+    if "energy" in stats:
+        energy = as_array(stats["energy"].values)
+        fault(~np.isfinite(energy).all(1), "the energy is not finite")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ebfmi = float(np.min(import_arviz().bfmi(energy))) if s > 1 else math.nan
+        if not ebfmi >= EBFMI_MIN:
+            faults.append(f"E-BFMI is {ebfmi:.2f}, not at least {EBFMI_MIN}")
+    acceptance = float(stats["acceptance_rate"].values.mean()) if "acceptance_rate" in stats else math.nan
+    decided = [rhat, rhat_images, ess_bulk, ess_tail]
+    return Diagnostics(
+        chains=c,
+        draws=s,
+        rhat_log_density=float(rhat),
+        rhat_predictions=rhat_images,
+        rhat_predictions_max=_quantile(rhats, 1.0),
+        ess_bulk=ess_bulk,
+        ess_tail=ess_tail,
+        ess_bulk_log_density=float(bulk),
+        ess_tail_log_density=float(tail),
+        ess_bulk_predictions=bulk_images,
+        ess_tail_predictions=tail_images,
+        ebfmi=ebfmi,
+        divergences=divergences,
+        acceptance=acceptance,
+        constant_predictions=int(constant.sum()),
+        mixed=not faults and bool(np.isfinite(decided).all()),
+        reasons=reasons + faults,
+    )
+
+
+def _measures() -> list[Callable[[Array], Array]]:
+    """R-hat, bulk and tail ESS: (c, s, t) to (t,); nan where a value is not finite or the draws are too few."""
+    az = import_arviz()
+
+    def each(measure: Callable[[Array], Any]) -> Callable[[Array], Array]:
+        def apply(values: Array) -> Array:
+            result = np.full(values.shape[2], np.nan)
+            for i in range(values.shape[2]):
+                one = values[..., i]
+                # not handed on: ArviZ prints a warning for each of them
+                if np.isfinite(one).all() and one.shape[1] >= (MIN_DRAWS if len(one) > 1 else 2 * MIN_DRAWS):
+                    with np.errstate(invalid="ignore", divide="ignore"):  # no variance within chains: R-hat is infinite
+                        result[i] = measure(one)
+            return result
+
+        return apply
+
+    def halves(values: Array) -> Array:
+        half = values.shape[1] // 2
+        return np.concatenate([values[:, :half], values[:, -half:]]) if len(values) == 1 else values
+
+    return [
+        each(lambda values: az.rhat(halves(values))),
+        each(lambda values: az.ess(values, method="bulk")),
+        each(lambda values: az.ess(values, method="tail")),
+    ]
+
+
+def _quantile(values: Array, q: float) -> float:
+    """A quantile that is one of the values, the worse neighbour; nan where any value is, or there is none."""
+    if not len(values) or np.isnan(values).any():
+        return math.nan
+    return float(np.quantile(values, q, method="higher" if q > 0.5 else "lower"))  # infinite values do not interpolate

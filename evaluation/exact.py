@@ -1,0 +1,297 @@
+"""Sample posteriors exactly, several chains for each seed, and keep what a statistician asks for: predictives and traces.
+
+Samples are not kept: each enters the predictive of every set of inputs and a trace of a few numbers, and is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bpc.coreset import Pseudocoreset
+from bpc.data import Dataset
+from bpc.errors import ConfigError
+from bpc.likelihood import Classifier
+from bpc.models import Network
+from bpc.posterior import Posterior
+from bpc.seeding import ChainGenerators, derive_seed
+from evaluation.chains import run_chains
+from evaluation.inputs import Inputs
+from evaluation.predictive import Predictive, pick_images
+from evaluation.protocols import ExactSettings, exact_plan
+
+__all__ = ["ExactConfig", "ExactResult", "Traces", "chain_seeds", "sample_coresets", "sample_posterior"]
+
+CPU_POINTS_AT_ONCE = 1000  # points whose activations are alive together, over chains
+GPU_POINTS_AT_ONCE = 20000
+TRACKED = 64  # test images whose predicted probability is traced draw by draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactConfig:
+    """What is sampled and asked.
+
+    Attributes:
+        protocol: ``exact`` takes a coreset's weights as they are, ``exact-scaled`` makes them sum to the number of training
+            images.
+        settings: sampler, chains, draws, prior.
+        test_images: how many of the test set, evenly spaced; 0 is all of it.
+    """
+
+    protocol: str = "exact"
+    settings: ExactSettings = field(default_factory=ExactSettings)
+    test_images: int = 0
+
+    @property
+    def sampler(self) -> str:
+        """As rows name it."""
+        return self.settings.label
+
+    def record(self) -> dict[str, Any]:
+        """What a configuration hash should cover."""
+        return {"protocol": self.protocol, "test_images": self.test_images, **asdict(self.settings)}
+
+
+class Traces(NamedTuple):
+    """Draw by draw, c chains of one posterior and s draws, on the CPU."""
+
+    log_density: Tensor  # (c, s) nats
+    prediction: Tensor  # (c, s, t), probability of the true label of t test images
+    accept_prob: Tensor  # (c, s)
+    diverged: Tensor  # (c, s) bool
+    energy: Tensor  # (c, s) nats; nan where the sampler has none
+    step_size: Tensor  # (c, s)
+    leapfrogs: Tensor  # (c, s)
+
+
+class ExactResult(NamedTuple):
+    """One posterior, sampled."""
+
+    seed: int
+    probs: dict[str, Tensor]  # by name of the inputs: (c, n, y) float32 on the CPU, one predictive a chain
+    traces: Traces
+    seconds: float
+
+
+def chain_seeds(seed: int, chains: int) -> list[int]:
+    """Seeds of the chains of one posterior."""
+    return [derive_seed(seed, "chain", c) for c in range(chains)]
+
+
+class _Recorder:
+    """Traces and predictives of k chains."""
+
+    def __init__(
+        self, network: Network, dataset: Dataset, inputs: Sequence[Inputs], tracked: Inputs, settings: ExactSettings, k: int
+    ) -> None:  # fmt: skip
+        self.network, self.samples = network, settings.samples
+        self.inputs = {i.name: Predictive(network, dataset, i.split, k) for i in inputs}
+        self.every = max(1, settings.samples // settings.predictive_draws)
+        self.images = dataset.normalise(tracked.split.images)
+        self.labels = tracked.split.labels.view(1, -1, 1).expand(k, -1, 1)
+        self.done = 0
+        s, t = settings.samples, len(tracked.split)
+        shapes = {name: (k, s, t) if name == "prediction" else (k, s) for name in Traces._fields}
+        self.traces = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
+        self.traces["log_density"] = self.traces["log_density"].double()
+        self.traces["energy"] = self.traces["energy"].double()
+
+    def add(self, state: Any, info: Any) -> None:
+        """A draw of one of our kernels."""
+        found = {"accept_prob": info.accept_prob, "diverged": info.diverged}
+        for name in ("energy", "leapfrogs"):
+            if hasattr(info, name):
+                found[name] = getattr(info, name)
+        if hasattr(state, "step_size"):
+            found["step_size"] = state.step_size
+        self.record(state.params, state.log_density, **found)
+
+    @torch.no_grad()
+    def record(self, params: Tensor, log_density: Tensor, **found: Tensor) -> None:
+        """A draw (k, p) with what is known of it, (k,) each."""
+        probs = self.network(params, self.images).double().softmax(-1)
+        found["log_density"], found["prediction"] = log_density, probs.gather(-1, self.labels).squeeze(-1)
+        for name, value in found.items():
+            self.traces[name][:, self.done] = value.to("cpu", self.traces[name].dtype)
+        if self.done % self.every == self.every - 1:
+            for predictive in self.inputs.values():
+                predictive.add(params)
+        self.done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs."""
+        kept = {f"{name}/{k}": v for name, p in self.inputs.items() for k, v in p.state().items()}
+        return {**kept, **{f"trace/{k}": v for k, v in self.traces.items()}, "done": torch.tensor(self.done)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint's `state`."""
+        self.done = int(state["done"])
+        self.traces = {name: state[f"trace/{name}"] for name in self.traces}
+        for name, predictive in self.inputs.items():
+            predictive.load({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}/")})
+
+    def results(self, seeds: Sequence[int], chains: int, seconds: float) -> Iterator[ExactResult]:
+        """One for each seed; its chains lie side by side."""
+        for i, seed in enumerate(seeds):
+            mine = slice(i * chains, (i + 1) * chains)
+            traces = {name: trace[mine] for name, trace in self.traces.items()}
+            traces["diverged"] = traces["diverged"].nan_to_num() > 0
+            probs = {name: p.probs[mine].float().cpu() for name, p in self.inputs.items()}
+            yield ExactResult(seed, probs, Traces(**traces), seconds / len(seeds))
+
+
+def sample_posterior(
+    network: Network,
+    dataset: Dataset,
+    posterior: Posterior,
+    settings: ExactSettings,
+    *,
+    seeds: Sequence[int],
+    inputs: Sequence[Inputs],
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    config_hash: str = "",
+    report: Callable[[int, str], None] = lambda done, note: None,
+) -> Iterator[ExactResult]:
+    """Sample one posterior for each seed (with `per_chain` points: each seed's own), `settings.chains` chains each.
+
+    Args:
+        network, dataset: to predict with; the first of `inputs` is traced as well.
+        posterior: with points for len(seeds) * chains chains, or shared ones.
+        settings: sampler and lengths.
+        seeds: one a posterior; chain c of seed i derives from both.
+        inputs: what predictives are kept of.
+        checkpoint, checkpoint_seconds, config_hash, report: as for `evaluation.chains.run_chains`. The backends Pyro and
+            hamiltorch keep no checkpoint: a killed chain starts again.
+    """
+    started = time.monotonic()
+    each = [s for seed in seeds for s in chain_seeds(seed, settings.chains)]
+    k, device = len(each), posterior.points.device
+    tracked = Inputs("tracked", pick_images(inputs[0].split, TRACKED))
+    recorder = _Recorder(network, dataset, inputs, tracked, settings, k)
+    if settings.backend == "native":
+        run_chains(
+            exact_plan(posterior, settings),
+            recorder,
+            seeds=each,
+            num_params=network.num_params,
+            device=device,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            config_hash=config_hash,
+            report=report,
+        )
+    else:
+        _run_backend(posterior, settings, recorder, each, network.num_params, device, report)
+    yield from recorder.results(seeds, settings.chains, time.monotonic() - started)
+
+
+def _run_backend(
+    posterior: Posterior,
+    settings: ExactSettings,
+    recorder: _Recorder,
+    seeds: list[int],
+    num_params: int,
+    device: torch.device,
+    report: Callable[[int, str], None],
+) -> None:
+    from bpc.samplers.backends import BackendSettings, sample  # optional packages
+
+    initial = settings.prior_std * ChainGenerators.from_seeds(device, seeds, "chain", "init").normal(num_params)
+    wanted = BackendSettings(
+        sampler=settings.sampler,
+        warmup=settings.warmup,
+        samples=settings.samples,
+        leapfrog_steps=settings.leapfrog_steps,
+        # foreign kernels start from unit mass
+        step_size=settings.step_size * settings.prior_std,
+        target=settings.target,
+        max_tree_depth=settings.max_tree_depth,
+    )
+    draws = sample(
+        settings.backend,
+        [posterior.chain(i) for i in range(len(seeds))],
+        initial,
+        wanted,
+        seeds=seeds,
+        report=report,
+    )
+    for s in range(settings.samples):
+        recorder.record(
+            draws.params[:, s].to(device),
+            draws.log_density[:, s],
+            accept_prob=draws.accept_prob[:, s],
+            diverged=draws.diverged[:, s],
+            step_size=draws.step_size,
+        )
+
+
+def sample_coresets(
+    network: Network,
+    dataset: Dataset,
+    coresets: Sequence[Pseudocoreset],
+    config: ExactConfig,
+    *,
+    seeds: Sequence[int],
+    inputs: Sequence[Inputs],
+    folder: Path | None = None,
+    checkpoint_seconds: float = 30.0,
+    config_hash: str = "",
+    report: Callable[[int, str], None] = lambda done, note: None,
+) -> Iterator[ExactResult]:
+    """Sample the posterior of a coreset (or of one coreset for each seed) and yield each seed's result when its block is done.
+
+    Args:
+        coresets: one for all seeds, or one for each; checked already, all with the same labels and weights.
+        folder: for checkpoints; None keeps none.
+        network, dataset, config, seeds, inputs, checkpoint_seconds, config_hash, report: as above.
+    """
+    if len(coresets) not in (1, len(seeds)):
+        raise ConfigError(f"{len(coresets)} coresets for {len(seeds)} seeds: give one, or one for each.")
+    first, chains = coresets[0], config.settings.chains
+    for coreset in coresets:
+        if not torch.equal(coreset.labels, first.labels) or not torch.equal(coreset.weights, first.weights):
+            raise ConfigError("Coresets evaluated together must have the same labels and weights in the same order.")
+    device = dataset.test.images.device
+    weights = first.weights.to(device)
+    if config.protocol == "exact-scaled":
+        weights = weights * (len(dataset.train) / weights.sum())
+    budget = CPU_POINTS_AT_ONCE if device.type == "cpu" else GPU_POINTS_AT_ONCE
+    block = max(1, min(len(seeds), budget // (len(first) * chains)))
+    for begin in range(0, len(seeds), block):
+        chosen = list(seeds[begin : begin + block])
+        points = first.points.to(device)
+        if len(coresets) > 1:
+            mine = torch.stack([c.points for c in coresets[begin : begin + block]]).to(device)
+            points = mine.repeat_interleave(chains, dim=0)
+        posterior = Posterior(
+            Classifier(network),
+            points,
+            first.labels.to(device),
+            weights,
+            prior_std=config.settings.prior_std,
+            per_chain=len(coresets) > 1,
+            points_at_once=budget if len(first) > budget else 0,
+        )
+        checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
+        before = begin * chains * (config.settings.warmup + config.settings.samples)
+        yield from sample_posterior(
+            network,
+            dataset,
+            posterior,
+            config.settings,
+            seeds=chosen,
+            inputs=inputs,
+            checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+            config_hash=config_hash,
+            report=lambda done, note, before=before: report(before + done, note),  # type: ignore[misc]
+        )
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,141 @@
+"""Figures of the studies, each on its own canvas: no global state of matplotlib is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bpc.files import write_atomic
+from evaluation.studies.tables import NAMES
+
+__all__ = ["STYLES", "canvas", "draw_spread", "plot_gaussian_sizes", "plot_gaussian_steps", "save"]
+
+# the colours and markers that these methods have in every figure of the project (Okabe and Ito)
+STYLES = {
+    "random": ("#7F7F7F", "o"),
+    "rkl": ("#009E73", "D"),
+    "wasserstein": ("#E69F00", "s"),
+    "fkl": ("#0072B2", "p"),
+    "rkl-exact": ("#CC79A7", "v"),
+}
+FONT, SMALL = 10.0, 9.0
+FLOOR: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2, "zorder": 3}
+TITLES = {
+    "reverse_kl": (r"reverse KL($\pi_u$ ‖ $\pi_x$)", "nats"),
+    "w2_squared": (r"squared Wasserstein distance $W_2^2$", "squared units of θ"),
+    "forward_kl": (r"forward KL($\pi_x$ ‖ $\pi_u$)", "nats"),
+}
+
+
+def canvas(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure (inches) and its axes, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [axes for line in figure.subplots(rows, columns, squeeze=False, **options) for axes in line]
+    for one in axes:
+        one.tick_params(labelsize=SMALL)
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a PNG; the same picture is the same bytes, so without a version in it."""
+    write_atomic(path, lambda stream: figure.savefig(stream, format="png", dpi=150, metadata={"Software": None}))
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """One legend for all panels, under them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
+
+
+def draw_spread(
+    axes: Axes, part: pd.DataFrame, x: str, y: str, method: str, *, shift: float = 0.0, **options: Any
+) -> None:
+    """Mean over the repeats against `x`, with a band from the least to the greatest.
+
+    Args:
+        part: rows of one method.
+        shift: added to x, so that curves that coincide can be told apart.
+        options: of the line.
+    """
+    color, marker = STYLES[method]
+    grouped = part.groupby(x)[y]
+    mean, low, high = grouped.mean(), grouped.min(), grouped.max()
+    options = {"marker": marker, "ms": 4.5, "linewidth": 1.6, "label": NAMES[method], **options}
+    axes.fill_between(mean.index + shift, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(mean.index + shift, mean, color=color, **options)
+
+
+def plot_gaussian_steps(rows: pd.DataFrame, path: Path | str) -> None:
+    """Figure 6: each divergence by step, a colour for what was minimised; below, what is left above the floor.
+
+    Args:
+        rows: of one size and kind of weights: method, repeat, steps, the divergences and their floors.
+        path: PNG.
+    """
+    figure, all_axes = canvas(10.0, 5.8, 2, 3, sharex=True)
+    size, repeats = rows["size"].iloc[0], rows["repeat"].nunique()
+    for column, (name, (title, unit)) in enumerate(TITLES.items()):
+        above, below = all_axes[column], all_axes[column + 3]
+        floor = rows[f"floor_{name}"].iloc[0]
+        excess = rows.assign(excess=(rows[name] - floor).clip(lower=1e-12))
+        for place, (method, part) in enumerate(excess.groupby("method", sort=False)):
+            line: dict[str, Any] = {"marker": "", "linestyle": ("-", "--", "-.")[place % 3], "linewidth": 1.8}
+            draw_spread(above, part, "steps", name, str(method), **line)
+            draw_spread(below, part, "steps", "excess", str(method), **line)
+        if floor > 0:
+            above.axhline(floor, label=f"floor of weight 1 a point (M = {size})", **FLOOR)
+        above.set_title(title, fontsize=FONT)
+        above.set_ylabel(unit, fontsize=SMALL)
+        below.set_ylabel(f"above the floor ({unit})" if floor > 0 else unit, fontsize=SMALL)
+        below.set_xlabel("training step", fontsize=SMALL)
+        for axes in (above, below):
+            axes.set_yscale("log")
+        tighten(below, excess["excess"], 1e-6)
+    legend_below(figure, all_axes[0], 4)
+    figure.suptitle(f"M = {size}; mean and range over {repeats} data sets", fontsize=FONT)
+    save(figure, path)
+
+
+def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> None:
+    """Figure 7: each divergence at the end of learning by size, a colour for what was minimised.
+
+    Args:
+        table: of one kind of weights: method, repeat, size, the divergences and their floors.
+        path: PNG.
+    """
+    figure, all_axes = canvas(10.0, 3.7, 1, 3)
+    repeats = table["repeat"].nunique()
+    for axes, (name, (title, unit)) in zip(all_axes, TITLES.items(), strict=True):
+        for place, (method, part) in enumerate(table.groupby("method", sort=False)):
+            # zero (a subset that is all of the data) has no place on a logarithmic axis
+            shown = part[part[name] > 1e-12]
+            draw_spread(axes, shown, "size", name, str(method), shift=1.2 * (place - 1), linewidth=1.2)
+        floor = table.groupby("size")[f"floor_{name}"].first()
+        floor = floor[floor > 1e-12]
+        if len(floor):
+            axes.plot(floor.index, floor, label="floor of weight 1 a point", **FLOOR)
+        axes.set_yscale("log")
+        axes.set_xticks(sorted(table["size"].unique()), [str(size) for size in sorted(table["size"].unique())])
+        axes.set_title(title, fontsize=FONT)
+        axes.set_ylabel(unit, fontsize=SMALL)
+        axes.set_xlabel("coreset size M", fontsize=SMALL)
+        tighten(axes, table[name], 1e-5)
+    legend_below(figure, all_axes[0], 5)
+    figure.suptitle(f"mean and range over {repeats} data sets", fontsize=FONT)
+    save(figure, path)
+
+
+def tighten(axes: Axes, values: Sequence[float] | pd.Series, least: float) -> None:
+    """A logarithmic axis that starts at `least` where some values are smaller: rounding errors deserve no decades."""
+    positive = np.asarray(values, dtype=float)
+    if len(positive) and positive.min() < least < positive.max():
+        axes.set_ylim(bottom=least)

@@ -1,0 +1,220 @@
+"""The generator of CIFAR-10-C against the files of its authors, corruption by corruption, and its own rules."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bpc.data.corruptions as module
+from bpc.data import CORRUPTIONS, Dataset, GeneratedCorruptions, Split, corrupt, frost, load_corrupted
+from bpc.data.download import DownloadError
+from bpc.errors import ConfigError, DataError
+
+EXACT = ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression")
+RANDOM = tuple(c for c in CORRUPTIONS if c not in EXACT)
+SEEDS = 12  # of the generator, against the one set of files
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch, tmp_path):
+    """Frost from the data root or drawn; the network is not asked."""
+
+    def refuse(remote, folder):
+        raise DownloadError("not in tests")
+
+    monkeypatch.setattr(frost, "fetch", refuse)
+    monkeypatch.setenv("BPC_CACHE", str(tmp_path))
+    frost.frost_textures.cache_clear()
+    yield
+    frost.frost_textures.cache_clear()
+
+
+@pytest.fixture
+def reference(data_root):
+    """(clean images, corruption -> (5, 50, 3, 32, 32)): the first 50 test images."""
+    folder = data_root / "CIFAR-10-C"
+    if not folder.is_dir():
+        pytest.skip(f"no CIFAR-10-C in {data_root}")
+    records = np.fromfile(data_root / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(-1, 3073)
+    n = len(np.load(folder / "labels.npy")) // 5
+    clean = torch.from_numpy(records[:n, 1:].reshape(-1, 3, 32, 32).copy())
+
+    def load(corruption):
+        files = np.load(folder / f"{corruption}.npy").transpose(0, 3, 1, 2)
+        return torch.from_numpy(files.reshape(5, n, 3, 32, 32).copy())
+
+    frost.use_frost_of(data_root)
+    return clean, load
+
+
+@pytest.mark.parametrize("corruption", EXACT)
+def test_deterministic_corruptions_are_the_files(corruption, reference, capsys):
+    clean, load = reference
+    gap = torch.stack([corrupt(clean, corruption, s) for s in range(1, 6)]).int() - load(corruption).int()
+    with capsys.disabled():
+        differing = float((gap != 0).double().mean())
+        print(f"\n{corruption:18s} largest difference {int(gap.abs().max())}, {differing:.2%} of values differ", end="")
+    assert int(gap.abs().max()) <= 1
+    assert float(gap.abs().double().mean()) < 0.05
+    for s in range(4):  # the next severity is another one
+        assert float((corrupt(clean, corruption, s + 2).int() - load(corruption)[s].int()).abs().double().mean()) > 0.5
+
+
+def statistics(images, clean):
+    """(n, 5): log of the mean squared change, mean, spread, roughness along rows and along columns, of each image."""
+    x, change = images.double(), images.double() - clean.double()
+    flat = x.flatten(1)
+    rough = [(x.diff(dim=d) ** 2).flatten(1).mean(1).add(1).log() for d in (2, 3)]
+    return torch.stack([(change**2).flatten(1).mean(1).add(1).log(), flat.mean(1), flat.std(1), *rough], dim=1)
+
+
+@pytest.mark.parametrize("corruption", RANDOM)
+def test_random_corruptions_have_the_files_statistics(corruption, reference, capsys):
+    """Paired by image: the files' statistics minus the mean over seeds of ours, in standard errors over 50 images."""
+    clean, load = reference
+    if corruption == "frost" and not (frost._root is not None and (frost._root / "frost").is_dir()):
+        pytest.skip("the photographs of frost are not in the data root (folder frost)")
+    found, worst = load(corruption), []
+    generated = [
+        torch.stack([statistics(corrupt(clean, corruption, s, seed=seed), clean) for seed in range(SEEDS)])
+        for s in range(1, 6)
+    ]
+
+    def z(files, ours):
+        gap = statistics(files, clean) - ours.mean(0)
+        spread = (ours.var(0).mean(0) * (1 + 1 / SEEDS) / len(clean)).sqrt()
+        return gap.mean(0).abs() / spread
+
+    for s in range(5):
+        worst.append(float(z(found[s], generated[s]).max()))
+    with capsys.disabled():
+        print(
+            f"\n{corruption:18s} largest z of 5 statistics, severities 1-5: " + " ".join(f"{w:.1f}" for w in worst),
+            end="",
+        )
+    assert max(worst) < 4.5
+    if corruption != "elastic_transform":  # whose severities differ in kind, and little in size
+        for s in range(4):
+            assert float(z(found[s], generated[s + 1]).max()) > 4.5, "the next severity passes as well"
+
+
+def test_motion_blur_is_the_files_at_some_angle(reference):
+    """The angle of each image is not known, but one of these gives the file's pixels, to one value in 255."""
+    clean, load = reference
+    files = load("motion_blur").permute(0, 1, 3, 4, 2).double().numpy()
+    settings = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
+    for i in range(6):
+        image = clean[i].permute(1, 2, 0).double().numpy()
+        for severity, (radius, sigma) in enumerate(settings):
+            gaps = [
+                np.abs(module._motion(image, radius, sigma, angle) - files[severity, i]).max()
+                for angle in np.arange(-45, 45.1, 0.5)
+            ]
+            assert min(gaps) <= 1, (severity + 1, i, min(gaps))
+
+
+def images(n=3, c=3, h=16, w=16, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, c, h, w), generator=g, dtype=torch.uint8)
+
+
+def corrupt_quietly(*args, **options):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The photographs behind the corruption frost", UserWarning)
+        return corrupt(*args, **options)
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_an_image_s_corruption_is_its_own(corruption):
+    x = images()
+    together = corrupt_quietly(x, corruption, 3, seed=5)
+    alone = torch.cat([corrupt_quietly(x[i : i + 1], corruption, 3, seed=5, first=i) for i in range(3)])
+    assert torch.equal(together, alone)
+    assert together.shape == x.shape and together.dtype == torch.uint8
+    again = corrupt_quietly(x, corruption, 3, seed=6)
+    assert torch.equal(together, again) == (corruption in EXACT)
+    assert not torch.equal(together, x)
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 20), (1, 28, 28)])
+def test_any_size_and_grey(corruption, shape):
+    out = corrupt_quietly(images(2, *shape), corruption, 5)
+    assert out.shape == (2, *shape)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(CORRUPTIONS), st.integers(1, 5), st.sampled_from([0, 255]))
+def test_black_and_white_images(corruption, severity, value):
+    x = torch.full((1, 3, 16, 16), value, dtype=torch.uint8)
+    out = corrupt_quietly(x, corruption, severity)
+    if corruption == "brightness" and value == 0:
+        assert torch.unique(out).tolist() == [int(255 * (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1])]
+    if corruption in ("defocus_blur", "motion_blur", "zoom_blur", "pixelate", "contrast", "glass_blur"):
+        assert int((out.int() - value).abs().max()) <= 1
+
+
+def test_brightness_against_colorsys():
+    import colorsys
+
+    x = images(1, 3, 8, 8)
+    out = module.brightness(x.permute(0, 2, 3, 1).double().numpy(), 2, [])
+    for row in range(8):
+        r, g, b = (float(v) / 255 for v in x[0, :, row, row])
+        h, s, v = colorsys.rgb_to_hsv(r, g, b)
+        np.testing.assert_allclose(
+            out[0, row, row], 255 * np.array(colorsys.hsv_to_rgb(h, s, min(v + 0.1, 1))), atol=1e-9
+        )
+
+
+def test_generated_set(digits):
+    part = GeneratedCorruptions(digits.test.take(torch.arange(4)), ("contrast", "gaussian_noise"), seed=1)
+    found = list(part)
+    assert [(c, s) for c, s, _ in found] == [(c, s) for c in ("contrast", "gaussian_noise") for s in range(1, 6)]
+    assert len(part) == 10 and part.images_per_severity == 4 and part.source == "generated"
+    assert torch.equal(found[7][2].images, corrupt(digits.test.images[:4], "gaussian_noise", 3, seed=1))
+    assert torch.equal(found[7][2].labels, digits.test.labels[:4])
+    with pytest.raises(ConfigError, match="fogg"):
+        GeneratedCorruptions(digits.test, ("fogg",))
+
+
+def test_official_files_first(data_root, digits):
+    cifar_shaped = Split(images=images(4, 3, 32, 32), labels=torch.zeros(4, dtype=torch.int64))
+    cifar = Dataset(
+        name="cifar10", train=cifar_shaped, test=cifar_shaped, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=("a",)
+    )
+    assert load_corrupted(cifar, data_root=data_root).source == "official"
+    assert load_corrupted(cifar, data_root=data_root, official=False).source == "generated"
+    assert load_corrupted(digits, data_root=data_root, images=7).images_per_severity == 7
+
+
+def test_frost_that_is_drawn_says_so():
+    with pytest.warns(UserWarning, match="frost is drawn instead"):
+        corrupt(images(), "frost", 1)
+    textures = frost.frost_textures()
+    assert len(textures) == 5 and all(60 <= t.min() and t.max() <= 255 for t in textures)
+
+
+def test_frost_of_the_data_root(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "frost").mkdir()
+    for i, remote in enumerate(frost.FROST_FILES):
+        Image.new("RGB", (300, 250), (i, 10, 20)).save(tmp_path / "frost" / remote.name)
+    frost.use_frost_of(tmp_path)
+    assert float(frost.frost_textures()[1].mean()) == pytest.approx((1 + 10 + 20) / 3)
+    assert corrupt(images(), "frost", 1).shape == (3, 3, 16, 16)
+
+
+def test_refusals():
+    with pytest.raises(ConfigError, match="choose from"):
+        corrupt(images(), "rain", 1)
+    with pytest.raises(DataError, match="Severity 6"):
+        corrupt(images(), "fog", 6)
+    with pytest.raises(DataError, match="uint8"):
+        corrupt(images().float(), "fog", 1)
+    with pytest.raises(DataError, match="8 pixels"):
+        corrupt(images(h=4), "fog", 1)

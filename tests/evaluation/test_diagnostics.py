@@ -1,0 +1,290 @@
+"""Diagnostics on chains whose answer is known: independent, autocorrelated, shifted, stuck, broken."""
+
+from __future__ import annotations
+
+import errno
+import math
+
+import arviz as az
+import numpy as np
+import pytest
+import torch
+
+from bpc.errors import ConfigError, FileFormatError, StorageError
+from evaluation.diagnostics import (
+    ESS_MIN_PER_CHAIN,
+    diagnose,
+    load_inference_data,
+    save_inference_data,
+    to_inference_data,
+)
+
+C, S, T = 4, 1000, 40
+
+
+def autoregressive(rng, *shape, rho):
+    """Unit-variance AR(1) along axis 1; its integrated autocorrelation time is (1 + rho) / (1 - rho)."""
+    values = rng.normal(size=shape)
+    for i in range(1, shape[1]):
+        values[:, i] = rho * values[:, i - 1] + math.sqrt(1 - rho**2) * values[:, i]
+    return values
+
+
+def squash(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def draws(rho=0.0, c=C, s=S, t=T, seed=0):
+    """What `to_inference_data` takes, of chains that sample one distribution."""
+    rng = np.random.default_rng(seed)
+    return {
+        "log_density": -500 + 10 * autoregressive(rng, c, s, rho=rho),
+        "predictions": squash(autoregressive(rng, c, s, t, rho=rho)),
+        "accept_prob": np.full((c, s), 0.8),
+        "diverged": np.zeros((c, s), dtype=bool),
+        "energy": rng.normal(size=(c, s)),
+        "step_size": np.linspace(0.1, 0.2, c),
+    }
+
+
+def test_independent_chains_have_mixed():
+    found = diagnose(to_inference_data(**draws()))
+    assert found.mixed and found.reasons == []
+    assert (found.chains, found.draws, found.divergences, found.constant_predictions) == (C, S, 0, 0)
+    assert found.acceptance == pytest.approx(0.8)
+    assert 0.99 < found.rhat_log_density < 1.01 and 0.99 < found.rhat_predictions <= found.rhat_predictions_max < 1.02
+    # 4,000 independent draws
+    assert found.ess_bulk_log_density == pytest.approx(C * S, rel=0.1)
+    assert 0.8 * C * S < found.ess_bulk <= C * S * 1.1 and found.ess_tail > 0.7 * C * S
+    # independent energies: E (E_i - E_{i-1})^2 = 2 var E
+    assert found.ebfmi == pytest.approx(2, rel=0.15)
+
+
+def test_the_numbers_are_those_of_arviz():
+    given = draws(rho=0.5)
+    found = diagnose(to_inference_data(**given))
+    assert found.rhat_log_density == pytest.approx(float(az.rhat(given["log_density"])))
+    assert found.ess_bulk_log_density == pytest.approx(float(az.ess(given["log_density"])))
+    assert found.ess_tail_log_density == pytest.approx(float(az.ess(given["log_density"], method="tail")))
+    assert found.ebfmi == pytest.approx(az.bfmi(given["energy"]).min())
+    single = given["predictions"].astype(np.float32).astype(float)  # as they are kept
+    rhats = sorted(float(az.rhat(single[..., i])) for i in range(T))
+    bulks = sorted(float(az.ess(single[..., i])) for i in range(T))
+    assert found.rhat_predictions_max == pytest.approx(rhats[-1])
+    # 95 % of 40 lies between the 38th and the 39th: the worse of the two; 5 % between the 2nd and the 3rd
+    assert found.rhat_predictions == pytest.approx(rhats[38]) and rhats[37] < rhats[38] < rhats[39]
+    assert found.ess_bulk_predictions == pytest.approx(bulks[1]) and bulks[0] < bulks[1] < bulks[2]
+    assert found.ess_bulk == min(found.ess_bulk_log_density, found.ess_bulk_predictions)
+    assert found.ess_tail == min(found.ess_tail_log_density, found.ess_tail_predictions)
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.8])
+def test_the_effective_sample_size_of_an_autoregression(rho):
+    found = diagnose(to_inference_data(**draws(rho=rho, s=4000, t=5)))
+    assert found.ess_bulk_log_density == pytest.approx(C * 4000 * (1 - rho) / (1 + rho), rel=0.15)
+
+
+def test_too_few_effective_draws():
+    found = diagnose(to_inference_data(**draws(rho=0.9)))
+    # enough for one chain, not for four
+    assert not found.mixed and ESS_MIN_PER_CHAIN < found.ess_bulk < ESS_MIN_PER_CHAIN * C
+    assert any(reason.startswith("bulk ESS is") and "(400)" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("what", ["log_density", "predictions"])
+def test_a_chain_somewhere_else(what):
+    given = draws()
+    if what == "log_density":
+        given[what][2] += 15
+    else:
+        given[what][2] = squash(np.log(given[what][2] / (1 - given[what][2])) + 1.0)
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed
+    rhat, other = found.rhat_log_density, found.rhat_predictions
+    assert (rhat > 1.05 and other < 1.02) if what == "log_density" else (other > 1.05 and rhat < 1.01)
+    assert any("R-hat" in reason for reason in found.reasons)
+
+
+def test_a_few_predictions_may_be_worse_but_the_largest_is_told():
+    given = draws(t=100)
+    given["predictions"][0, :, :3] = given["predictions"][0, :, :3] ** 3
+    found = diagnose(to_inference_data(**given))
+    assert found.rhat_predictions < 1.01 < 1.05 < found.rhat_predictions_max and found.mixed
+    given["predictions"][0, :, :8] = given["predictions"][0, :, :8] ** 3
+    assert not diagnose(to_inference_data(**given)).mixed
+
+
+def test_a_chain_of_another_width_is_seen():
+    given = draws()
+    given["log_density"][1] = -500 + 3 * (given["log_density"][1] + 500)  # the same mean
+    assert diagnose(to_inference_data(**given)).rhat_log_density > 1.05  # the folded half of the rank-normalised R-hat
+
+
+def test_divergences_and_energies_count():
+    given = draws()
+    given["diverged"][3, 10] = True
+    found = diagnose(to_inference_data(**given))
+    assert found.divergences == 1 and not found.mixed and found.reasons == ["1 divergent transition"]
+
+    given = draws()
+    given["energy"][1] = autoregressive(np.random.default_rng(1), 1, S, rho=0.95)[0]
+    found = diagnose(to_inference_data(**given))
+    # E (E_i - E_{i-1})^2 / var E = 2 (1 - rho), of the worst chain
+    assert found.ebfmi == pytest.approx(0.1, rel=0.5) and not found.mixed
+    assert any("E-BFMI" in reason for reason in found.reasons)
+
+
+def test_what_was_not_recorded_is_not_judged():
+    given = draws()
+    found = diagnose(to_inference_data(log_density=given["log_density"], predictions=given["predictions"]))
+    assert found.mixed and math.isnan(found.ebfmi) and math.isnan(found.acceptance) and found.divergences == 0
+
+
+def test_a_stuck_chain_has_not_mixed():
+    given = draws()
+    given["log_density"][1] = given["log_density"][1, 0]
+    given["predictions"][1] = given["predictions"][1, :1]
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and "chain 2: stood still" in found.reasons
+    assert found.constant_predictions == 0  # constant in one chain only
+
+
+def test_chains_that_are_all_stuck_have_not_mixed():
+    given = draws()
+    given["log_density"][:] = given["log_density"][:, :1]
+    given["predictions"][:] = given["predictions"][:, :1]
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and "chains 1, 2, 3, 4: stood still" in found.reasons
+    assert found.rhat_log_density > 1e6
+    same = {name: np.broadcast_to(values[:1], values.shape) for name, values in given.items()}
+    found = diagnose(to_inference_data(**same))  # at one and the same point: R-hat is 0 / 0
+    assert not found.mixed and math.isnan(found.rhat_predictions) and found.constant_predictions == T
+
+
+def test_predictions_that_are_constant_everywhere_are_left_out():
+    given = draws()
+    given["predictions"][..., :15] = 1.0
+    found = diagnose(to_inference_data(**given))
+    assert found.mixed and found.constant_predictions == 15
+    given["predictions"][:] = 0.1  # the network ignores its input
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and "every tracked prediction has one value in all draws" in found.reasons
+    # a constant in each chain, but not the same one, is not left out
+    given = draws()
+    given["predictions"][..., :5] = np.linspace(0.1, 0.4, C)[:, None, None]
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and found.constant_predictions == 0 and found.rhat_predictions_max > 1e6
+
+
+@pytest.mark.parametrize("what", ["log_density", "predictions", "energy"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_broken_chain_has_not_mixed(what, value):
+    given = draws()
+    given[what][2, 500:] = value
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and any(r.startswith("chain 3: ") and "not finite" in r for r in found.reasons)
+    broken = {
+        "log_density": found.rhat_log_density,
+        "predictions": found.rhat_predictions,
+        "energy": found.ebfmi,
+    }
+    assert not math.isfinite(broken[what])
+
+
+def test_one_chain_is_compared_with_itself():
+    found = diagnose(to_inference_data(**draws(c=1, s=2000)))
+    assert found.chains == 1 and found.reasons[0].startswith("one chain") and len(found.reasons) == 1
+    assert found.mixed and found.rhat_log_density < 1.01
+    given = draws(c=1, s=2000)
+    given["log_density"] += np.linspace(0, 40, 2000)  # still on its way
+    found = diagnose(to_inference_data(**given))
+    assert not found.mixed and found.rhat_log_density > 1.05
+
+
+@pytest.mark.parametrize("c, s", [(C, 3), (12, 3), (1, 7)])
+def test_too_few_draws_are_said(c, s):
+    found = diagnose(to_inference_data(**draws(c=c, s=s)))
+    assert not found.mixed and math.isnan(found.rhat_log_density) and math.isnan(found.ess_bulk)
+    assert any(f"{s} draws a chain" in reason for reason in found.reasons)
+    enough = diagnose(to_inference_data(**draws(c=c, s=s + 1)))
+    assert not enough.mixed and math.isfinite(enough.rhat_log_density) and math.isfinite(enough.rhat_predictions)
+
+
+# --- the file -------------------------------------------------------------------------------
+
+ATTRS = {"method": "fkl", "seed": 3, "labels": [0, 1, 2], "exact": True, "settings": {"chains": 4}, "hash": "ab"}
+
+
+def test_what_the_groups_hold():
+    given = draws(c=2, s=10, t=3)
+    data = to_inference_data(**given, n_gradients=np.full((2, 10), 7), images=[5, 9, 100], attrs=ATTRS)
+    assert data.posterior["prediction"].dims == ("chain", "draw", "image")
+    assert data.posterior["image"].values.tolist() == [5, 9, 100]
+    assert np.array_equal(data.sample_stats["lp"], given["log_density"])
+    assert data.sample_stats["diverging"].dtype == bool and (data.sample_stats["n_steps"] == 7).all()
+    assert np.allclose(data.sample_stats["step_size"], given["step_size"][:, None])  # (c,) for every draw
+    assert data.posterior["log_density"].attrs["units"] == "nats"
+    assert data.attrs["labels"] == "[0, 1, 2]" and data.attrs["exact"] == "true" and data.attrs["seed"] == 3
+
+
+def test_tensors_do_as_well():
+    given = {name: torch.tensor(values) for name, values in draws().items()}
+    assert diagnose(to_inference_data(**given)) == diagnose(to_inference_data(**draws()))
+
+
+def test_a_file_comes_back_the_same_and_is_arvizs(tmp_path):
+    data = to_inference_data(**draws(s=50), attrs=ATTRS)
+    path = tmp_path / "draws.nc"
+    save_inference_data(data, path)
+    first = path.read_bytes()
+    again = load_inference_data(path)
+    assert diagnose(again) == diagnose(data)
+    assert dict(again.attrs) == dict(data.attrs)
+    for group in ("posterior", "sample_stats"):
+        assert again[group].identical(data[group])
+    path.unlink()  # in memory, the file is not needed any more
+    assert again.posterior["prediction"].shape == (C, 50, T)
+    save_inference_data(again, path)
+    assert path.read_bytes() == first
+    by_arviz = az.from_netcdf(path)
+    assert np.array_equal(by_arviz.posterior["log_density"], data.posterior["log_density"])
+    by_arviz.close()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "draws.nc"
+    with pytest.raises(FileFormatError, match="No such file"):
+        load_inference_data(path)
+    save_inference_data(to_inference_data(**draws(s=50)), path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"draws" * 100):
+        path.write_bytes(content)
+        with pytest.raises(FileFormatError, match="truncated or of another format"):
+            load_inference_data(path)
+    az.from_dict(posterior={"mu": np.zeros((2, 10))}).to_netcdf(str(path))
+    with pytest.raises(FileFormatError, match="no log_density and prediction"):
+        load_inference_data(path)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "draws.nc"
+    save_inference_data(to_inference_data(**draws(s=50)), path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bpc.files.os.fsync", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        save_inference_data(to_inference_data(**draws(s=60)), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_shapes_that_do_not_belong_together_are_refused():
+    given = draws(s=20)
+    with pytest.raises(ConfigError, match="the same draws"):
+        to_inference_data(log_density=given["log_density"], predictions=given["predictions"][:, :-1])
+    with pytest.raises(ConfigError, match="step_size of shape"):
+        to_inference_data(**given | {"step_size": np.ones(3)})
+    with pytest.raises(ConfigError, match="3 indices for 40"):
+        to_inference_data(**given, images=[1, 2, 3])
