@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -27,6 +25,7 @@ STYLES = {
 }
 FONT, SMALL = 10.0, 9.0
 FLOOR: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2, "zorder": 3}
+NOTHING, LEAST = 1e-12, 1e-5  # zero up to rounding; where a logarithmic axis ends
 TITLES = {
     "reverse_kl": (r"reverse KL($\pi_u$ ‖ $\pi_x$)", "nats"),
     "w2_squared": (r"squared Wasserstein distance $W_2^2$", "squared units of θ"),
@@ -75,34 +74,39 @@ def draw_spread(
 
 
 def plot_gaussian_steps(rows: pd.DataFrame, path: Path | str) -> None:
-    """Figure 6: each divergence by step, a colour for what was minimised; below, what is left above the floor.
+    """Figure 6: each divergence by step, a colour for what was minimised; below, if weights are fixed, what exceeds the floor.
 
     Args:
         rows: of one size and kind of weights: method, repeat, steps, the divergences and their floors.
         path: PNG.
     """
-    figure, all_axes = canvas(10.0, 5.8, 2, 3, sharex=True)
+    fixed = float(rows["floor_reverse_kl"].iloc[0]) > NOTHING
+    figure, all_axes = canvas(10.0, 5.8 if fixed else 3.4, 2 if fixed else 1, 3, sharex=True)
     size, repeats = rows["size"].iloc[0], rows["repeat"].nunique()
     for column, (name, (title, unit)) in enumerate(TITLES.items()):
-        above, below = all_axes[column], all_axes[column + 3]
-        floor = rows[f"floor_{name}"].iloc[0]
-        excess = rows.assign(excess=(rows[name] - floor).clip(lower=1e-12))
-        for place, (method, part) in enumerate(excess.groupby("method", sort=False)):
-            line: dict[str, Any] = {"marker": "", "linestyle": ("-", "--", "-.")[place % 3], "linewidth": 1.8}
-            draw_spread(above, part, "steps", name, str(method), **line)
-            draw_spread(below, part, "steps", "excess", str(method), **line)
-        if floor > 0:
-            above.axhline(floor, label=f"floor of weight 1 a point (M = {size})", **FLOOR)
-        above.set_title(title, fontsize=FONT)
-        above.set_ylabel(unit, fontsize=SMALL)
-        below.set_ylabel(f"above the floor ({unit})" if floor > 0 else unit, fontsize=SMALL)
-        below.set_xlabel("training step", fontsize=SMALL)
-        for axes in (above, below):
-            axes.set_yscale("log")
-        tighten(below, excess["excess"], 1e-6)
+        top = all_axes[column]
+        _draw_steps(top, rows, name, unit)
+        top.set_title(title, fontsize=FONT)
+        if fixed:
+            floor = rows[f"floor_{name}"].iloc[0]
+            top.axhline(floor, label=f"floor of weight 1 a point (M = {size})", **FLOOR)
+            _draw_steps(
+                all_axes[column + 3], rows.assign(**{name: rows[name] - floor}), name, f"above the floor ({unit})"
+            )
+        all_axes[-3 + column].set_xlabel("training step", fontsize=SMALL)
     legend_below(figure, all_axes[0], 4)
-    figure.suptitle(f"M = {size}; mean and range over {repeats} data sets", fontsize=FONT)
+    figure.suptitle(f"M = {size}; mean and range over {repeats} data set{'s' if repeats > 1 else ''}", fontsize=SMALL)
     save(figure, path)
+
+
+def _draw_steps(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
+    """A line for each method on a logarithmic axis."""
+    for place, (method, part) in enumerate(rows.groupby("method", sort=False)):
+        line: dict[str, Any] = {"marker": "", "linestyle": ("-", "--", "-.")[place % 3], "linewidth": 1.8}
+        draw_spread(axes, part.assign(**{name: part[name].clip(lower=NOTHING)}), "steps", name, str(method), **line)
+    axes.set_yscale("log")
+    axes.set_ylabel(label, fontsize=SMALL)
+    tighten(axes, rows[name], LEAST)
 
 
 def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> None:
@@ -113,29 +117,28 @@ def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> None:
         path: PNG.
     """
     figure, all_axes = canvas(10.0, 3.7, 1, 3)
-    repeats = table["repeat"].nunique()
+    repeats, clipped = table["repeat"].nunique(), False
     for axes, (name, (title, unit)) in zip(all_axes, TITLES.items(), strict=True):
+        clipped |= bool((table[name] < LEAST).any())
         for place, (method, part) in enumerate(table.groupby("method", sort=False)):
-            # zero (a subset that is all of the data) has no place on a logarithmic axis
-            shown = part[part[name] > 1e-12]
+            shown = part.assign(**{name: part[name].clip(lower=LEAST)})
             draw_spread(axes, shown, "size", name, str(method), shift=1.2 * (place - 1), linewidth=1.2)
         floor = table.groupby("size")[f"floor_{name}"].first()
-        floor = floor[floor > 1e-12]
-        if len(floor):
-            axes.plot(floor.index, floor, label="floor of weight 1 a point", **FLOOR)
+        if float(floor.max()) > NOTHING:
+            axes.plot(floor.clip(lower=LEAST), label="floor of weight 1 a point", **FLOOR)
         axes.set_yscale("log")
-        axes.set_xticks(sorted(table["size"].unique()), [str(size) for size in sorted(table["size"].unique())])
+        axes.set_xticks(sorted(table["size"].unique()))
         axes.set_title(title, fontsize=FONT)
         axes.set_ylabel(unit, fontsize=SMALL)
         axes.set_xlabel("coreset size M", fontsize=SMALL)
-        tighten(axes, table[name], 1e-5)
     legend_below(figure, all_axes[0], 5)
-    figure.suptitle(f"mean and range over {repeats} data sets", fontsize=FONT)
+    # zero has no place on a logarithmic axis, and rounding errors deserve no decades of it
+    note = "; what is less than $10^{-5}$ is drawn there" if clipped else ""
+    figure.suptitle(f"mean and range over {repeats} data set{'s' if repeats > 1 else ''}{note}", fontsize=SMALL)
     save(figure, path)
 
 
-def tighten(axes: Axes, values: Sequence[float] | pd.Series, least: float) -> None:
+def tighten(axes: Axes, values: pd.Series, least: float) -> None:
     """A logarithmic axis that starts at `least` where some values are smaller: rounding errors deserve no decades."""
-    positive = np.asarray(values, dtype=float)
-    if len(positive) and positive.min() < least < positive.max():
+    if len(values) and values.min() < least < values.max():
         axes.set_ylim(bottom=least)

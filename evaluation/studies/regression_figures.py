@@ -12,7 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from evaluation.studies.figures import FLOOR, FONT, SMALL, STYLES, canvas, draw_spread, legend_below, save, tighten
+from evaluation.studies.figures import (
+    FLOOR,
+    FONT,
+    LEAST,
+    SMALL,
+    STYLES,
+    canvas,
+    draw_spread,
+    legend_below,
+    save,
+    tighten,
+)
 from evaluation.studies.tables import NAMES
 
 __all__ = ["OnGrid", "contour_levels", "plot_contours", "plot_regression"]
@@ -59,8 +70,8 @@ def plot_regression(
         axes.set_title(title, fontsize=FONT)
         axes.set_ylabel("nats", fontsize=SMALL)
         axes.set_xlabel("coreset size M", fontsize=SMALL)
-        tighten(axes, table[name], 1e-6)
-    legend_below(figure, all_axes[0], 4)
+        tighten(axes, table[name], LEAST)
+    legend_below(figure, all_axes[0], 5)
 
     name, title = next(iter(columns.items()))
     last = all_axes[-1]
@@ -74,7 +85,7 @@ def plot_regression(
     last.set_ylabel("nats", fontsize=SMALL)
     last.set_xlabel("training step", fontsize=SMALL)
     last.legend(fontsize=SMALL - 1, frameon=False, loc="upper right", ncols=2, columnspacing=1.0)
-    tighten(last, along[name], 1e-6)
+    tighten(last, along[name], LEAST)
     # the legend gets a strip of its own above the curves
     low, high = last.get_ylim()
     last.set_ylim(low, high * (high / low) ** 0.25)
