@@ -115,7 +115,7 @@ def write_result(
     stem = f"{cell['method']}-{cell['sampler']}-{cell['protocol']}-{result.seed}"
     save_inference_data(data, run.path / f"inference-{stem}.nc")
     tensors = {f"probs_{name}": chains.double().mean(0).float() for name, chains in result.probs.items()}
-    labels = {f"labels_{i.name}": i.split.labels.cpu() for i in inputs}
+    labels = {f"labels_{i.name}": i.split.labels.cpu().clone() for i in inputs}
     name = inputs[0].name
     # the first of the inputs is the test set; under the names that every predictive file has
     pooled = {**tensors, **labels, "probs": tensors[f"probs_{name}"], "labels": labels[f"labels_{name}"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from scipy import ndimage
 from bpc.data.download import DownloadError, fetch
 from bpc.data.sources import RemoteFile, cache_folder, resolve_root
 from bpc.errors import StorageError
+from bpc.progress import say
 
 __all__ = ["FROST_FILES", "frost_textures", "use_frost_of"]
 
@@ -45,17 +45,19 @@ def use_frost_of(data_root: Path | str | None) -> None:
 def frost_textures() -> tuple[npt.NDArray[np.float64], ...]:
     """Five textures (h, w, 3) in 0..255: from the data root, the cache, a download of 1.9 MB, or else drawn.
 
-    Drawn ones have similar brightness but are not those of the official files; a warning says so.
+    Drawn ones have similar brightness but are not those of the official files; a line says so.
     """
-    paths = [_find(remote) for remote in FROST_FILES]
-    if all(path is not None for path in paths):
-        return tuple(_read(path) for path in paths if path is not None)
-    warnings.warn(
-        "The photographs behind the corruption frost could not be had; frost is drawn instead, and differs from CIFAR-10-C's. "
-        f"They are {_BASE}frost1.png to frost5.jpg: put them into the folder frost of the data root.",
-        stacklevel=2,
-    )
-    return tuple(_drawn(i) for i in range(len(FROST_FILES)))
+    paths: list[Path] = []
+    for remote in FROST_FILES:
+        path = _find(remote)
+        if path is None:  # one that is missing is enough: the next would wait for the network again
+            say(
+                "The photographs behind the corruption frost could not be had, so frost is drawn, unlike CIFAR-10-C's. They are "
+                f"{_BASE}frost1.png to frost5.jpg: put them into the folder frost of the data root."
+            )
+            return tuple(_drawn(i) for i in range(len(FROST_FILES)))
+        paths.append(path)
+    return tuple(_read(path) for path in paths)
 
 
 def _find(remote: RemoteFile) -> Path | None:

@@ -66,17 +66,6 @@ def test_a_torn_block_is_finished(tmp_path, net, digits, coreset):
         assert sorted(line.split(",")[8:11] for line in path.read_text().splitlines(keepends=True)) == sorted(strip)
 
 
-def test_exact_rows_have_no_kim2022_variants(tmp_path, net, digits, coreset):
-    from evaluation.protocols import ExactSettings
-
-    config = EvaluationConfig(
-        protocol="exact", test_images=40, exact=ExactSettings(warmup=2, samples=2, leapfrog_steps=1)
-    )
-    with open_run(tmp_path / "r") as run:
-        score(run, net, digits, [coreset], config, seeds=[0])
-    assert set(read_rows(tmp_path / "r" / "rows.csv")["metric"]) == set(SCORED) - {"nll_kim2022", "ece_kim2022"}
-
-
 def test_figures(tmp_path, net, digits, coreset):
     for method in ("random", "fkl"):
         with open_run(tmp_path / method) as run:

@@ -105,7 +105,7 @@ def test_linear_gradients(linear):
 def test_linear_floor_is_a_bound_that_numerical_optimisation_meets():
     """Three parameters and one point, without a mean to match: L-BFGS over the point and its weight comes to the bound."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(40, 2, generator=generator, dtype=DTYPE) * torch.tensor([2.0, 0.5])
+    x = torch.randn(40, 2, generator=generator, dtype=DTYPE) * torch.tensor([2.0, 0.5]) + torch.tensor([1.5, 0.3])
     data = torch.cat([x, torch.zeros(40, 1, dtype=DTYPE)], 1)
     model = LinearModel(1.0, 1.0)
     truth = model.posterior(data, ones(40))
@@ -120,8 +120,9 @@ def test_linear_floor_is_a_bound_that_numerical_optimisation_meets():
             value.backward()
             return value.item(), leaf.grad.numpy()
 
+        box = [(-20, 20), (-20, 20), (-8, 8)]
         starts = torch.randn(8, 3, generator=generator, dtype=DTYPE).numpy()
-        best = min(minimize(loss, v, jac=True, method="L-BFGS-B").fun for v in starts)
+        best = min(minimize(loss, v, jac=True, method="L-BFGS-B", bounds=box).fun for v in starts)
         bound = model.floors(truth, 1)[f"floor_{name}"]
         assert best >= bound - 1e-9
         assert best == pytest.approx(bound, rel=1e-3)

@@ -1,0 +1,320 @@
+"""Exact evaluation: the density, the chains, what is written, the reference, the fidelity and the page."""
+
+import math
+
+import arviz as az
+import pytest
+import torch
+import torch.nn.functional as F
+
+import evaluation.exact as exact_module
+from bpc.coreset import Pseudocoreset
+from bpc.data import Split
+from bpc.errors import ConfigError
+from bpc.files import load_tensors
+from bpc.likelihood import Classifier
+from bpc.models import ConvNet, ConvNetConfig
+from bpc.posterior import Posterior
+from bpc.runs import Run
+from bpc.samplers.backends import available
+from bpc.seeding import make_generator
+from bpc.selection import build_coreset, select
+from evaluation.compare import beside_full_data, load_runs, summarise
+from evaluation.exact import ExactConfig, chain_seeds, sample_coresets
+from evaluation.exact_report import write_page
+from evaluation.exact_score import add_fidelity, score_coresets
+from evaluation.fidelity import fidelity
+from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
+from evaluation.metrics import compute, empty_sums, update
+from evaluation.predictive import pick_images
+from evaluation.protocols import ExactSettings, exact_plan
+from evaluation.reference import make_reference, reference_settings
+from evaluation.rows import read_rows
+from evaluation.tables import to_markdown
+
+SHORT = ExactSettings(chains=2, warmup=6, samples=8, leapfrog_steps=2)
+
+
+@pytest.fixture
+def net():
+    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
+
+
+def random_coreset(digits, seed) -> Pseudocoreset:
+    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", seed))
+    return build_coreset(digits, index, method="random", seed=seed)
+
+
+@pytest.fixture
+def coreset(digits):
+    return random_coreset(digits, 0)
+
+
+@pytest.fixture
+def inputs(digits):
+    test = Inputs("test", pick_images(digits.test, 40))
+    shifted = [(c, s, digits.test.take(torch.arange(5 * s, 5 * s + 20))) for c in ("fog", "frost") for s in (1, 2)]
+    return [test, mixed_corruptions(shifted, 12), foreign(test.split, digits), *every_corruption(shifted, 6)]
+
+
+def open_run(path, job="evaluate"):
+    return Run(path, job, {"a": 1}, torch.device("cpu"))
+
+
+def config(protocol="exact", **changes):
+    return ExactConfig(protocol=protocol, settings=SHORT.__class__(**{**SHORT.__dict__, **changes}), test_images=40)
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "nuts"])
+def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
+    weights = torch.arange(1.0, 11.0)
+    params = 0.3 * torch.randn(3, net.num_params, generator=torch.Generator().manual_seed(0))
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, weights, prior_std=0.2)
+    settings = ExactSettings(sampler=sampler, prior_std=0.2, warmup=0)
+    state = exact_plan(posterior, settings).kernel.init(params, None)
+    log_lik = torch.stack(
+        [-(weights * F.cross_entropy(o, coreset.labels, reduction="none")).sum() for o in net(params, coreset.points)]
+    )
+    prior = torch.distributions.Normal(0.0, 0.2)
+    constant = prior.log_prob(torch.zeros(net.num_params)).sum()
+    expected = log_lik + prior.log_prob(params).sum(1) - constant
+    torch.testing.assert_close(state.log_density, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
+def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, sampler, monkeypatch):
+    """Predictive and traces against the samples themselves, caught on their way."""
+    caught = []
+    original = exact_module._Recorder.add
+    monkeypatch.setattr(
+        exact_module._Recorder,
+        "add",
+        lambda self, state, info: (caught.append(state.params), original(self, state, info)),
+    )
+    settings = config(sampler=sampler, max_tree_depth=3, batch=4 if sampler == "sghmc" else 0, predictive_draws=4)
+    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[3], inputs=inputs)
+    samples = torch.stack(caught)  # (s, c, p)
+    assert samples.shape == (8, 2, net.num_params)
+    x = digits.normalise(inputs[0].split.images)
+    probs = torch.stack([net(p, x).double().softmax(-1) for p in samples])
+    torch.testing.assert_close(result.probs["test"].double(), probs[1::2].mean(0), atol=1e-6, rtol=0)
+    assert set(result.probs) == {i.name for i in inputs}
+    of_label = probs.gather(-1, inputs[0].split.labels.view(1, 1, -1, 1).expand(8, 2, 40, 1))[..., 0]
+    torch.testing.assert_close(result.traces.prediction.double(), of_label.transpose(0, 1), atol=1e-6, rtol=0)
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior_std=0.1)
+    if sampler != "sghmc":
+        density = torch.stack([posterior(p).double() for p in samples]).T
+        torch.testing.assert_close(result.traces.log_density, density, rtol=1e-5, atol=1e-3)
+
+
+def test_scaled_weights_sum_to_the_training_images(net, digits, coreset, inputs, monkeypatch):
+    seen = {}
+    original = exact_module.sample_posterior
+
+    def look(network, dataset, posterior, *args, **options):
+        seen["weights"] = posterior.weights
+        return original(network, dataset, posterior, *args, **options)
+
+    monkeypatch.setattr(exact_module, "sample_posterior", look)
+    list(sample_coresets(net, digits, [coreset], config(), seeds=[0], inputs=inputs))
+    assert torch.equal(seen["weights"], coreset.weights)
+    list(sample_coresets(net, digits, [coreset], config("exact-scaled"), seeds=[0], inputs=inputs))
+    assert float(seen["weights"].sum()) == pytest.approx(len(digits.train))
+
+
+def test_seeds_together_equal_seeds_alone(net, digits, inputs, monkeypatch):
+    coresets = [random_coreset(digits, s) for s in range(2)]
+    together = list(sample_coresets(net, digits, coresets, config(), seeds=[5, 6], inputs=inputs))
+    for i, result in enumerate(together):
+        (alone,) = sample_coresets(net, digits, [coresets[i]], config(), seeds=[5 + i], inputs=inputs)
+        torch.testing.assert_close(alone.probs["test"], result.probs["test"], rtol=1e-3, atol=1e-5)
+    assert len({*chain_seeds(5, 4), *chain_seeds(6, 4)}) == 8
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
+def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sampler):
+    settings = config(sampler=sampler, max_tree_depth=3)
+    (whole,) = sample_coresets(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
+    options = {"seeds": [1], "inputs": inputs, "folder": tmp_path, "config_hash": "x", "checkpoint_seconds": 0.0}
+
+    def die(done, note):
+        if done >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(sample_coresets(net, digits, [coreset], settings, report=die, **options))
+    assert list(tmp_path.glob("chains-*.safetensors"))
+    (resumed,) = sample_coresets(net, digits, [coreset], settings, **options)
+    assert all(torch.equal(resumed.probs[name], whole.probs[name]) for name in whole.probs)
+    for name, trace in whole.traces._asdict().items():
+        assert torch.equal(resumed.traces._asdict()[name].nan_to_num(), trace.nan_to_num()), name
+    assert not list(tmp_path.glob("chains-*.safetensors"))
+
+
+@pytest.mark.parametrize(("backend", "sampler"), [("pyro", "nuts"), ("hamiltorch", "hmc")])
+def test_backends_fill_the_same_record(net, digits, coreset, inputs, backend, sampler):
+    if not available(backend):
+        pytest.skip(f"{backend} is not installed")
+    settings = config(backend=backend, sampler=sampler, max_tree_depth=3)
+    assert settings.sampler == f"{sampler}@{backend}"
+    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[0], inputs=inputs[:1])
+    assert result.probs["test"].shape == (2, 40, 10)
+    assert torch.isfinite(result.traces.log_density).all()
+
+
+@pytest.fixture
+def scored(net, digits, inputs, tmp_path):
+    """A learned coreset and random ones, scored for two seeds, with fidelity to a (short) reference."""
+    learned = random_coreset(digits, 9).replace(method="fkl")
+    settings = reference_settings(SHORT, len(digits.train), warmup=5, samples=8, leapfrog_steps=2, chains=2)
+    reference = make_reference(
+        tmp_path / "reference", net, digits, settings, inputs=inputs[:3], device=torch.device("cpu")
+    )
+    with open_run(tmp_path / "run") as run:
+        for coresets in ([learned], [random_coreset(digits, s) for s in (0, 1)]):
+            score_coresets(run, net, digits, coresets, config(), seeds=[0, 1], inputs=inputs)
+        add_fidelity(run, net.name, digits.name, reference)
+        run.record("done")
+    return tmp_path / "run", reference
+
+
+def test_rows_are_the_metrics_of_the_saved_predictive(scored, digits):
+    folder, reference = scored
+    rows = read_rows(folder / "rows.csv")
+    tensors, _ = load_tensors(folder / "predictive-fkl-hmc-exact-1.safetensors")
+    truth, _ = load_tensors(reference / "predictive-full-sghmc-exact-0.safetensors")
+    again, _ = load_tensors(reference / "predictive-full-sghmc-exact-1.safetensors")
+    mine = rows[(rows["method"] == "fkl") & (rows["seed"] == 1)].set_index("metric")["value"]
+    for name, value in compute(update(empty_sums(), tensors["probs"], tensors["labels"])).items():
+        assert mine[name] == pytest.approx(float(value), rel=1e-5)
+    for name, value in fidelity(tensors["probs"], truth["probs"])._asdict().items():
+        assert mine[name] == pytest.approx(float(value), rel=1e-5, abs=1e-7)
+    for name, value in fidelity(tensors["probs_corrupted"], truth["probs_corrupted"])._asdict().items():
+        assert mine[f"{name}_corrupted"] == pytest.approx(float(value), rel=1e-5, abs=1e-7)
+    accuracy = (tensors["probs_fog-2"].argmax(-1) == tensors["labels_fog-2"]).double().mean()
+    assert mine["accuracy@fog-2"] == pytest.approx(float(accuracy))
+    ceiling = rows[(rows["method"] == "full") & (rows["seed"] == 1)].set_index("metric")["value"]
+    assert ceiling["tv"] == pytest.approx(float(fidelity(again["probs"], truth["probs"]).tv), rel=1e-5)
+    assert not rows.duplicated(["method", "sampler", "seed", "metric"]).any()
+
+
+def test_the_file_of_draws_is_arviz_s(scored):
+    folder, _ = scored
+    data = az.from_netcdf(folder / "inference-fkl-hmc-exact-0.nc")
+    assert data["posterior"].sizes["chain"] == 2 and data["posterior"].sizes["draw"] == 8
+    assert {"lp", "energy", "acceptance_rate", "diverging", "step_size"} <= set(data["sample_stats"].data_vars)
+    rows = read_rows(folder / "rows.csv")
+    row = rows[(rows["method"] == "fkl") & (rows["seed"] == 0) & (rows["metric"] == "rhat_log_density")]
+    assert float(row["value"].iloc[0]) == pytest.approx(
+        float(az.rhat(data["posterior"]["log_density"].values)), rel=1e-6
+    )
+
+
+def test_scoring_again_adds_nothing_and_finishes_what_is_torn(scored, net, digits, inputs):
+    folder, reference = scored
+    before = (folder / "rows.csv").read_text()
+    learned = random_coreset(digits, 9).replace(method="fkl")
+    with open_run(folder) as run:
+        score_coresets(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
+        add_fidelity(run, net.name, digits.name, reference)
+    assert (folder / "rows.csv").read_text() == before
+    lines = before.splitlines(keepends=True)
+    torn = [line for line in lines if not (",fkl," in line and ",1,mixed," in line)]
+    (folder / "rows.csv").write_text("".join(torn) + "torn,li")
+    with open_run(folder) as run:
+        score_coresets(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
+    strip = [line.split(",")[3:11] for line in lines]
+    assert sorted(line.split(",")[3:11] for line in (folder / "rows.csv").read_text().splitlines(True)) == sorted(strip)
+
+
+def test_one_table_and_one_page(scored):
+    folder, reference = scored
+    summary = beside_full_data(summarise(load_runs([folder])))
+    text = to_markdown(summary)
+    assert text.count("| Method |") == 1
+    header = next(line for line in text.splitlines() if line.startswith("| Method"))
+    for column in ("Accuracy", "Agreement", "Sym. KL, corrupted", "OOD AUROC", "R-hat, predictions", "Divergences"):
+        assert column in header
+    # eight draws cannot have mixed, and every row says so
+    assert all(f"{name} †" in text for name in ("Random", "BPC-fKL", "Full data"))
+    assert "full data by sghmc" in text
+    files = write_page(folder, reference, title="test")
+    assert [f.suffix for f in files] == [".png", ".pdf"] and all(f.stat().st_size > 20_000 for f in files)
+    assert write_page(folder, None, title="test")
+
+
+def test_a_chain_that_diverges_is_seen_everywhere(net, digits, coreset, inputs, tmp_path, monkeypatch):
+    """One chain of one seed becomes nan: its seed's numbers are nan, the mean is a dash, the page leaves it out and says so."""
+    original = exact_module._Recorder.record
+
+    def spoil(self, params, log_density, **found):
+        params = params.clone()
+        params[1] = math.nan
+        return original(self, params, log_density, **found)
+
+    monkeypatch.setattr(exact_module._Recorder, "record", spoil)
+    with open_run(tmp_path / "run") as run:
+        score_coresets(run, net, digits, [coreset], config(), seeds=[0, 1], inputs=inputs)
+    rows = read_rows(tmp_path / "run" / "rows.csv")
+    accuracy = rows[rows["metric"] == "accuracy"].set_index("seed")["value"]
+    assert math.isnan(accuracy[0]) and not math.isnan(accuracy[1])
+    text = to_markdown(summarise(load_runs([tmp_path / "run"])))
+    assert "1 of 2 chains not finite" in text and "Random †" in text
+    assert write_page(tmp_path / "run", None, title="test")
+
+
+def test_divergences_are_counted(net, digits, coreset, inputs):
+    settings = config(warmup=0, step_size=1e4)
+    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[0], inputs=inputs)
+    assert result.traces.diverged.all()
+
+
+def test_an_informative_coreset_is_nearer_to_the_reference(digits):
+    """Against the posterior of 200 images: another run, and 100 of them, are nearer than noise."""
+    net = ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
+    small = digits.__class__(**{**digits.__dict__, "train": digits.train.take(torch.arange(200))})
+    settings = ExactSettings(chains=2, warmup=60, samples=40, leapfrog_steps=8, prior_std=0.3)
+    test = [Inputs("test", pick_images(digits.test, 100))]
+    whole = build_coreset(small, torch.arange(200), method="random", seed=0)
+    half = build_coreset(small, torch.arange(100), method="random", seed=0)
+    noise = half.replace(points=torch.randn(half.points.shape, generator=torch.Generator().manual_seed(0)))
+    exact = ExactConfig(protocol="exact-scaled", settings=settings)
+    found = {}
+    for name, coreset, seed in (("again", whole, 1), ("reference", whole, 0), ("half", half, 2), ("noise", noise, 3)):
+        (result,) = sample_coresets(net, small, [coreset], exact, seeds=[seed], inputs=test)
+        found[name] = result.probs["test"].double().mean(0)
+    tv = {name: float(fidelity(p, found["reference"]).tv) for name, p in found.items()}
+    assert max(tv["again"], tv["half"]) < tv["noise"] - 0.1, tv
+
+
+def test_another_reference_s_images_are_refused(scored, net, digits, inputs, tmp_path):
+    _, reference = scored
+    other = Inputs("test", Split(images=inputs[0].split.images.flip(0), labels=inputs[0].split.labels.flip(0)))
+    with open_run(tmp_path / "other") as run:
+        score_coresets(run, net, digits, [random_coreset(digits, 0)], config(), seeds=[0], inputs=[other])
+        with pytest.raises(ConfigError, match="different images"):
+            add_fidelity(run, net.name, digits.name, reference)
+
+
+def test_inputs(digits):
+    shifted = [(c, s, digits.test) for c in "ab" for s in range(1, 6)]
+    mixed = mixed_corruptions(shifted, 50)
+    assert len(mixed.split) == 50
+    assert torch.equal(mixed.split.images[5:10], digits.test.images[5:10])  # other images for the next combination
+    out = foreign(digits.test, digits, 20)
+    assert torch.equal(
+        out.split.images.flatten(1).sort(1).values, pick_images(digits.test, 20).images.flatten(1).sort(1).values
+    )
+    assert not torch.equal(out.split.images, pick_images(digits.test, 20).images)
+    assert torch.equal(out.split.images, foreign(digits.test, digits, 20).split.images)
+
+
+def test_settings_that_make_no_sense():
+    with pytest.raises(ConfigError, match="A-SGHMC has no exact version"):
+        ExactSettings(sampler="asghmc")
+    with pytest.raises(ConfigError, match="Unknown backend"):
+        ExactSettings(backend="stan")
+    with pytest.raises(ConfigError, match="at least 4"):
+        ExactSettings(samples=2)
+    with pytest.raises(ConfigError, match="sghmc"):
+        ExactSettings(sampler="sghmc", backend="pyro")
