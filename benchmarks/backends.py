@@ -1,271 +1,229 @@
-"""Our samplers, Pyro's and hamiltorch's on the same log density objects: are they right, and what does a sample cost?
+"""Our HMC and NUTS, Pyro's and hamiltorch's on the same log density objects: right moments, and at what cost.
 
-    python benchmarks/backends.py                       # writes benchmarks/results/backends-cpu.md and .csv
+    python benchmarks/backends.py --out benchmarks/results/backends-cpu
 
-Three targets whose moments are known by another way than sampling (those of the tests), eight chains each; and the posterior of a
-small ConvNet on digits, two chains, of which the probabilities of the right class on test images are compared: with no known
-truth there, each row is held against the precision-weighted mean of the others. hamiltorch has neither NUTS nor mass adaptation.
-One core unless --threads says otherwise; seconds are those of this machine, gradients are not.
+Four targets: a correlated Gaussian and Bayesian linear regression (scikit-learn's diabetes data) with exact moments, Bayesian
+logistic regression (breast cancer data) and a small ConvNet on ten images of digits, whose moments come from a native run
+eight times as long, with other seeds. For the ConvNet the quantities are predictive probabilities: weights have symmetries.
+
+Effective samples: ArviZ's bulk ESS, the smallest over quantities, of all chains together. A gradient is one evaluation of one
+chain. Native chains run as one batch, the others one after the other: that is how each is used.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import os
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import arviz as az
 import numpy as np
+import pandas as pd
 import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from bpc.data import load_dataset
-from bpc.files import write_atomic
-from bpc.likelihood import Classifier
+from bpc.likelihood import Classifier, LinearRegression, LogisticRegression
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
-from bpc.runs import device_name, versions
-from bpc.samplers.backends import BACKENDS, BackendSettings, ChainDraws, available, sample
+from bpc.runs import versions
+from bpc.runtime import keep_freed_memory
+from bpc.samplers.backends import BackendSettings, ChainDraws, available, sample
 from bpc.seeding import make_generator
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # of a refactoring, once a day
-    import arviz as az
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-from targets import TARGETS  # noqa: E402 - the known moments that the tests use too
-
-SAMPLERS = (("native", "hmc"), ("native", "nuts"), ("pyro", "hmc"), ("pyro", "nuts"), ("hamiltorch", "hmc"))
+COMBINATIONS = (("native", "hmc"), ("native", "nuts"), ("pyro", "hmc"), ("pyro", "nuts"), ("hamiltorch", "hmc"))
 
 
-class Task(NamedTuple):
-    """What is sampled, and the functions of the parameters that are looked at."""
+class Target(NamedTuple):
+    """A density and what is asked of its samples."""
 
     name: str
-    log_density: Callable[[Tensor], Tensor]
+    density: Callable[[Tensor], Tensor]
     start: Tensor  # (k, p)
-    settings: BackendSettings
-    functions: Callable[[Tensor], Tensor]  # params (k, s, p) -> (k, s, f)
-    truth: tuple[np.ndarray, np.ndarray] | None  # means and variances, (f,) each; None where they are not known
+    settings: dict[str, float]
+    quantities: Callable[[Tensor], np.ndarray]  # (k, s, p) -> (k, s, q)
+    truth: tuple[np.ndarray, np.ndarray] | None  # exact mean and variance of each quantity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One backend on one target; the names are the columns."""
-
-    target: str
-    backend: str
-    sampler: str
-    parameters: int
-    chains: int
-    draws: int
-    functions: int
-    z_mean: float
-    z_variance: float
-    accept: float
-    diverged: int
-    r_hat: float
-    min_ess: float
-    ess_per_second: float
-    ess_per_1000_gradients: float
-    gradients_per_draw: float
-    gradients_per_second: float
-    seconds: float
+def _all(params: Tensor) -> np.ndarray:
+    return params.numpy()
 
 
-class Moments(NamedTuple):
-    """Estimates of means and variances with their Monte Carlo standard errors, each (2, f)."""
+def gaussian(chains: int) -> Target:
+    """Ten dimensions, correlation 0.9 between neighbours, scales from 0.3 to 3."""
+    d = 10
+    scales = torch.logspace(np.log10(0.3), np.log10(3.0), d, dtype=torch.float64)
+    covariance = 0.9 ** (torch.arange(d)[:, None] - torch.arange(d)).abs().double() * scales * scales[:, None]
+    precision = torch.linalg.inv(covariance)
 
-    value: np.ndarray
-    error: np.ndarray
+    def density(params: Tensor) -> Tensor:
+        return -0.5 * torch.einsum("ki,ij,kj->k", params, precision, params)
 
-
-def moments(x: np.ndarray) -> Moments:
-    """Of x (k, s, f). The variance is the mean of squared deviations from the mean."""
-    squares = (x - x.mean((0, 1))) ** 2
-    value = np.stack([x.mean((0, 1)), squares.mean((0, 1))])
-    error = np.array([[float(az.mcse(y[..., j])) for j in range(x.shape[2])] for y in (x, squares)])
-    return Moments(value, error)
-
-
-def worst_z(mine: Moments, truth: np.ndarray, error: np.ndarray | float = 0.0) -> tuple[float, float]:
-    """Largest distance of the means, and of the variances, from the truth (2, f) in standard errors."""
-    z = np.abs(mine.value - truth) / np.sqrt(mine.error**2 + error**2)
-    return float(z[0].max()), float(z[1].max())
+    start = scales * torch.randn(chains, d, generator=make_generator("cpu", 0), dtype=torch.float64)
+    settings = {"leapfrog_steps": 16, "step_size": 0.1, "warmup": 500, "samples": 1000}
+    return Target("Gaussian (10)", density, start, settings, _all, (np.zeros(d), covariance.diagonal().numpy()))
 
 
-def against_the_others(all_moments: list[Moments], i: int) -> tuple[float, float]:
-    """`worst_z` of row i against the precision-weighted mean of the other rows."""
-    others = [m for j, m in enumerate(all_moments) if j != i]
-    weights = np.stack([1.0 / m.error**2 for m in others])
-    mean = (np.stack([m.value for m in others]) * weights).sum(0) / weights.sum(0)
-    return worst_z(all_moments[i], mean, weights.sum(0) ** -0.5)
+def linear(chains: int) -> Target:
+    """Diabetes: 442 patients, 10 features, standardised, noise known."""
+    x, y = load_diabetes(return_X_y=True)
+    x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
+    noise, prior = 0.7, 1.0
+    covariance = np.linalg.inv(x.T @ x / noise**2 + np.eye(10) / prior**2)
+    mean = covariance @ x.T @ y / noise**2
+    points = torch.from_numpy(np.column_stack([x, y]))
+    ones = torch.ones(len(y), dtype=torch.float64)
+    posterior = Posterior(LinearRegression(noise), points, torch.zeros(len(y), dtype=torch.long), ones, prior_std=prior)
+    start = 0.1 * torch.randn(chains, 10, generator=make_generator("cpu", 1), dtype=torch.float64)
+    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 500, "samples": 1000}
+    return Target("linear regression (10)", posterior, start, settings, _all, (mean, np.diagonal(covariance).copy()))
 
 
-def tasks(chains: int, draws: int, seed: int) -> Iterator[Task]:
-    """The four targets, the dearest at the end."""
-    for name in ("gaussian", "linear regression", "logistic regression"):
-        target = TARGETS[name]
-        settings = BackendSettings(warmup=draws // 2, samples=draws, leapfrog_steps=4, step_size=0.1)
-        truth = (target.mean.numpy(), target.variance.numpy())
-        yield Task(name, target.log_density, target.start(chains), settings, lambda params: params, truth)
-    yield convnet_task(chains=2, draws=draws // 2, seed=seed)
+def logistic(chains: int) -> Target:
+    """Breast cancer: 569 patients, 5 principal components and an intercept."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x = PCA(5, random_state=0).fit_transform((x - x.mean(0)) / x.std(0))
+    points = torch.from_numpy(np.column_stack([x, np.ones(len(x))]))
+    ones = torch.ones(len(y), dtype=torch.float64)
+    posterior = Posterior(LogisticRegression(), points, torch.from_numpy(y), ones, prior_std=2.0)
+    start = 0.1 * torch.randn(chains, 6, generator=make_generator("cpu", 2), dtype=torch.float64)
+    settings = {"leapfrog_steps": 10, "step_size": 0.05, "warmup": 500, "samples": 1000}
+    return Target("logistic regression (6)", posterior, start, settings, _all, None)
 
 
-def convnet_task(chains: int, draws: int, seed: int) -> Task:
-    """Three digits images a class, weights of 10, a ConvNet of width 8 and depth 2; the first 20 test images."""
+def convnet(chains: int) -> Target:
+    """Width 8, depth 2, 1,026 parameters; ten digits of weight 20 each."""
     digits = load_dataset("digits")
-    net = ConvNet(ConvNetConfig(width=8, depth=2), digits.image_shape, digits.num_classes)
-    index = torch.cat([torch.nonzero(digits.train.labels == y)[:3, 0] for y in range(digits.num_classes)])
+    net = ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
+    index = torch.stack([torch.nonzero(digits.train.labels == y)[0, 0] for y in range(10)])
     points, labels = digits.normalise(digits.train.images[index]), digits.train.labels[index]
-    prior_std = 0.3
-    posterior = Posterior(Classifier(net), points, labels, torch.full((len(labels),), 10.0), prior_std=prior_std)
-    images, right = digits.normalise(digits.test.images[:20]), digits.test.labels[:20]
+    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 20.0), prior_std=0.3)
+    test, truth = digits.normalise(digits.test.images[:20]), digits.test.labels[:20]
 
-    def functions(params: Tensor) -> Tensor:
+    def quantities(params: Tensor) -> np.ndarray:
+        k, s, p = params.shape
         with torch.no_grad():
-            each = [net(block, images).softmax(-1)[:, torch.arange(20), right] for block in params.to(points.dtype)]
-        return torch.stack(each)
+            probs = net(params.reshape(k * s, p), test).softmax(-1)
+        picked = probs.gather(-1, truth.view(1, -1, 1).expand(k * s, -1, 1))[..., 0]
+        return picked.double().numpy().reshape(k, s, -1)
 
-    start = prior_std * torch.randn(chains, net.num_params, generator=make_generator("cpu", seed, "start"))
-    settings = BackendSettings(warmup=draws, samples=draws, leapfrog_steps=24, step_size=0.01, max_tree_depth=7)
-    return Task(f"{net.name} on digits", posterior, start, settings, functions, None)
+    start = 0.05 * torch.randn(chains, net.num_params, generator=make_generator("cpu", 3))
+    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 100, "samples": 100, "max_tree_depth": 6}
+    return Target("ConvNet (1,026)", posterior, start, settings, quantities, None)
 
 
-def measure(task: Task, backend: str, sampler: str, seeds: list[int]) -> tuple[Row, Moments]:
-    """One row, its z scores still nan."""
-    draws: ChainDraws = sample(
-        backend, task.log_density, task.start, replace(task.settings, sampler=sampler), seeds=seeds
-    )
-    x = task.functions(draws.params).double().numpy()
-    k, s, f = x.shape
-    ess = min(float(az.ess(x[..., j])) for j in range(f))
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Means and variances (q,) of (k, s, q), each with its Monte Carlo standard error."""
+    mean = values.mean((0, 1))
+    squares = (values - mean) ** 2
+    error = np.array([float(az.mcse(values[..., j])) for j in range(values.shape[2])])
+    error_squares = np.array([float(az.mcse(squares[..., j])) for j in range(values.shape[2])])
+    return mean, squares.mean((0, 1)), error, error_squares
+
+
+def row(
+    target: Target, backend: str, sampler: str, draws: ChainDraws, reference: tuple[np.ndarray, ...]
+) -> dict[str, object]:
+    """One line of the table."""
+    values = target.quantities(draws.params)
+    mean, variance, error, error_variance = moments(values)
+    z = np.abs(mean - reference[0]) / np.sqrt(error**2 + reference[2] ** 2)
+    z_variance = np.abs(variance - reference[1]) / np.sqrt(error_variance**2 + reference[3] ** 2)
+    ess = min(float(az.ess(values[..., j])) for j in range(values.shape[2]))
     gradients = float(draws.sampling_gradients.sum())
-    row = Row(
-        target=task.name,
-        backend=backend,
-        sampler=sampler,
-        parameters=task.start.shape[1],
-        chains=k,
-        draws=s,
-        functions=f,
-        z_mean=float("nan"),
-        z_variance=float("nan"),
-        accept=float(draws.accept_prob.mean()),
-        diverged=int(draws.diverged.sum()),
-        r_hat=max(float(az.rhat(x[..., j])) for j in range(f)),
-        min_ess=ess,
-        ess_per_second=ess / draws.sampling_seconds,
-        ess_per_1000_gradients=1000 * ess / gradients,
-        gradients_per_draw=gradients / (k * s),
-        gradients_per_second=gradients / draws.sampling_seconds,
-        seconds=draws.seconds,
-    )
-    return row, moments(x)
-
-
-def rows_of(task: Task, seed: int) -> list[Row]:
-    """All backends that are installed, on one target."""
-    seeds = [1000 * seed + i for i in range(len(task.start))]
-    found = []
-    for backend, sampler in SAMPLERS:
-        if available(backend):
-            found.append(measure(task, backend, sampler, seeds))
-            print(f"{task.name}, {backend} {sampler}: {found[-1][0].seconds:.1f} s", flush=True)
-    all_moments = [m for _, m in found]
-    rows = []
-    for i, (row, mine) in enumerate(found):
-        if task.truth is not None:
-            z_mean, z_variance = worst_z(mine, np.stack(task.truth))
-        else:
-            z_mean, z_variance = against_the_others(all_moments, i) if len(found) > 1 else (float("nan"),) * 2
-        rows.append(replace(row, z_mean=z_mean, z_variance=z_variance))
-    return rows
-
-
-COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("target", lambda r: r.target),
-    ("backend", lambda r: r.backend),
-    ("sampler", lambda r: r.sampler),
-    ("max abs z of means", lambda r: f"{r.z_mean:.1f}"),
-    ("of variances", lambda r: f"{r.z_variance:.1f}"),
-    ("acceptance", lambda r: f"{r.accept:.2f}"),
-    ("divergences", lambda r: str(r.diverged)),
-    ("max R-hat", lambda r: f"{r.r_hat:.3f}"),
-    ("min ESS", lambda r: f"{r.min_ess:.0f}"),
-    ("ESS / s", lambda r: f"{r.ess_per_second:.3g}"),
-    ("ESS / 1000 gradients", lambda r: f"{r.ess_per_1000_gradients:.3g}"),
-    ("gradients a draw", lambda r: f"{r.gradients_per_draw:.1f}"),
-    ("gradients / s", lambda r: f"{r.gradients_per_second:.0f}"),
-    ("seconds", lambda r: f"{r.seconds:.1f}"),
-)
-
-
-def markdown(rows: list[Row], seed: int, seconds: float, load: float) -> str:
-    """The table with what it was measured on."""
-    found = versions()
-    if available("hamiltorch"):
-        found["hamiltorch"] = importlib.metadata.version("hamiltorch")
-    missing = [f"{name} is missing: `{how}`." for name, how in BACKENDS.items() if not available(name)]
-    used = ", ".join(f"{name} {version}" for name, version in found.items() if name != "bayesian-pseudocoresets")
-    shape = "; ".join(
-        f"{r.target}: {r.parameters} parameters, {r.chains} chains of {r.draws} draws, {r.functions} functions"
-        for r in {r.target: r for r in rows}.values()
-    )
-    head = [name for name, _ in COLUMNS]
-    lines = [
-        "# Native, Pyro and hamiltorch samplers on the same log densities",
-        "",
-        f"`python benchmarks/backends.py --seed {seed}`, {datetime.date.today()}, {device_name(torch.device('cpu'))}, {used}; "
-        f"{seconds:.0f} s in all, other work on the machine's {os.cpu_count()} cores included (load average {load:.1f}).",
-        "",
-        f"{shape}. Chain i has seed {1000 * seed} + i.",
-        "",
-        "z: distance from the known moments in Monte Carlo standard errors, the largest over all functions; for the network the "
-        "distance from the other rows' mean. ESS (ArviZ, bulk) is the smallest over the functions. Rates are of the draws after "
-        "warm-up, summed over chains; `seconds` includes the warm-up. A gradient of a batch of k chains counts k times, so native "
-        "NUTS pays for chains that wait for the longest tree. The native backend batches the chains; the others run one after the "
-        "other. hamiltorch has no NUTS (what it calls HMC_NUTS adapts HMC's step size, which is what is used here) and no mass "
-        "adaptation.",
-        "",
-        f"| {' | '.join(head)} |",
-        f"| {' | '.join([':--'] * 3 + ['--:'] * (len(head) - 3))} |",
-        *(f"| {' | '.join(show(row) for _, show in COLUMNS)} |" for row in rows),
-        *([""] + missing if missing else []),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def csv(rows: list[Row]) -> str:
-    """All fields, unrounded."""
-    names = list(Row.__dataclass_fields__)
-    return "\n".join([",".join(names), *(",".join(str(getattr(row, name)) for name in names) for row in rows)]) + "\n"
+    return {
+        "target": target.name,
+        "backend": backend,
+        "sampler": sampler,
+        "chains": len(draws.params),
+        "draws": draws.params.shape[1],
+        "max |z| mean": z.max(),
+        "max |z| variance": z_variance.max(),
+        "acceptance": float(draws.accept_prob.mean()),
+        "divergences": int(draws.diverged.sum()),
+        "R-hat": max(float(az.rhat(values[..., j])) for j in range(values.shape[2])),
+        "min ESS": ess,
+        "ESS / 1,000 gradients": 1000 * ess / gradients,
+        "ESS / s": ess / draws.sampling_seconds,
+        "gradients / s": gradients / draws.sampling_seconds,
+    }
 
 
 def main() -> None:
+    """Run every combination and write ``<out>.md`` and ``<out>.csv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chains", type=int, default=8, help="of the small targets")
-    parser.add_argument("--draws", type=int, default=400, help="kept of each chain; half as many for the network")
+    parser.add_argument("--out", type=Path, default=Path("runs/backends"))
+    parser.add_argument("--chains", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "backends-cpu")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the numbers of draws by this, to try the script")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    started, load = time.perf_counter(), os.getloadavg()[0]
-    rows = [row for task in tasks(args.chains, args.draws, args.seed) for row in rows_of(task, args.seed)]
-    text = markdown(rows, args.seed, time.perf_counter() - started, max(load, os.getloadavg()[0]))
-    table = csv(rows)
-    write_atomic(args.out.with_suffix(".md"), lambda stream: stream.write(text.encode()))
-    write_atomic(args.out.with_suffix(".csv"), lambda stream: stream.write(table.encode()))
-    print(text)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    rows = []
+    for make in (gaussian, linear, logistic, convnet):
+        target = make(args.chains)
+        small = {k: max(8, v // args.shrink) if k in ("warmup", "samples") else v for k, v in target.settings.items()}
+        if target.truth is None:
+            settings = BackendSettings(sampler="hmc", **{**small, "samples": 8 * small["samples"]})  # type: ignore[arg-type]
+            seeds = range(args.seed + 1000, args.seed + 1000 + args.chains)
+            reference = moments(
+                target.quantities(sample("native", target.density, target.start, settings, seeds=seeds).params)
+            )
+        else:
+            reference = (*target.truth, np.zeros(1), np.zeros(1))
+        for backend, sampler in COMBINATIONS:
+            if not available(backend):
+                print(f"{backend} is not installed and left out.")
+                continue
+            # Pyro and hamiltorch take their chains one by one: two of them are enough to know their speed
+            k = args.chains if backend == "native" or target.start.shape[1] < 100 else max(2, args.chains // 4)
+            draws = sample(
+                backend,
+                target.density,
+                target.start[:k],
+                BackendSettings(sampler=sampler, **small),  # type: ignore[arg-type]
+                seeds=range(args.seed, args.seed + k),
+            )
+            rows.append(row(target, backend, sampler, draws, reference))
+            print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1), flush=True)
+    table = pd.DataFrame(rows)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(args.out.with_suffix(".csv"), index=False)
+    args.out.with_suffix(".md").write_text(markdown(table, args))
+    print(f"Written to {args.out}.md and .csv")
+
+
+def markdown(table: pd.DataFrame, args: argparse.Namespace) -> str:
+    """The table with what it was made by."""
+    digits = {
+        "draws": 0,
+        "chains": 0,
+        "divergences": 0,
+        "min ESS": 0,
+        "ESS / s": 0,
+        "gradients / s": 0,
+        "R-hat": 3,
+        "acceptance": 2,
+    }
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " :-- |" * 3 + " --: |" * (len(table.columns) - 3)]
+    for _, line in table.iterrows():
+        cells = [f"{v:,.{digits.get(c, 1)}f}" if isinstance(v, (int, float)) else str(v) for c, v in line.items()]
+        lines.append("| " + " | ".join(cells) + " |")
+    found = ", ".join(f"{k} {v}" for k, v in versions().items())
+    scale = f" Draws divided by {args.shrink}: not the measured table." if args.shrink > 1 else ""
+    return (
+        "# Three backends on the same densities\n\n"
+        f"One CPU thread ({platform.machine()}), seeds {args.seed} to {args.seed + args.chains - 1}; {found}.{scale}\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + "|z|: distance of the mean or variance from the truth, over all quantities, in Monte Carlo standard errors. "
+        "hamiltorch adapts its step size but no mass and has no NUTS; it reports whether a draw moved and no divergences. "
+        "Made by `python benchmarks/backends.py`.\n"
+    )
 
 
 if __name__ == "__main__":

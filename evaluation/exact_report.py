@@ -83,11 +83,11 @@ def _traces(folder: Path, reference: Path | None) -> tuple[dict[str, Any], dict[
     files += sorted(reference.glob("inference-*.nc")) if reference is not None else []
     for file in files:
         data = load_inference_data(file)
-        method = str(data.posterior.attrs.get("method", data.attrs.get("method", file.stem)))
-        values = data.posterior["log_density"].values
+        method = str(data["posterior"].attrs.get("method", data.attrs.get("method", file.stem)))
+        values = data["posterior"]["log_density"].values
         if method in density or len(density) == MOST_POSTERIORS or not np.isfinite(values).all():
             continue
         density[method] = values
-        if "sample_stats" in data.groups() and "energy" in data.sample_stats:
-            energy[method] = data.sample_stats["energy"].values
+        if "sample_stats" in data.groups() and "energy" in data["sample_stats"]:
+            energy[method] = data["sample_stats"]["energy"].values
     return density, energy

@@ -242,7 +242,7 @@ def _table(part: pd.DataFrame, metrics: list[str], caption: str, digits: int) ->
         for (method, augment), cells in block.groupby(["method", "augment"], sort=False):
             by_metric = {row["metric"]: row for _, row in cells.iterrows()}
             full = method == "full"
-            mark = f" {_UNMIXED}" if "mixed" in by_metric and not by_metric["mixed"]["mean"] == 1.0 else ""
+            mark = f" {_UNMIXED}" if "mixed" in by_metric and by_metric["mixed"]["mean"] != 1.0 else ""
             row = [
                 _Cell(method_label(str(method), bool(augment)) + mark),
                 _Cell("all" if full else str(block["ipc"].iloc[0])),

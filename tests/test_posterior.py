@@ -66,7 +66,9 @@ def test_collect_is_run_in_blocks():
     kept = run(kernel, torch.zeros(2, 3).double(), generators=ChainGenerators.from_seeds("cpu", [0, 1]), **options)
     assert torch.equal(samples, torch.stack([s.params for s, _ in kept], dim=1))
     with pytest.raises(ConfigError, match="leave no sample"):
-        collect(kernel, torch.zeros(1, 3).double(), steps=2, burn_in=2, generators=ChainGenerators.from_seeds("cpu", [0]))
+        collect(
+            kernel, torch.zeros(1, 3).double(), steps=2, burn_in=2, generators=ChainGenerators.from_seeds("cpu", [0])
+        )
 
 
 def test_errors():

@@ -1,8 +1,9 @@
 """The 15 corruptions of CIFAR-10-C (Hendrycks & Dietterich 2019) at 5 severities, with the constants of its authors.
 
-Each corruption is a function of float images (n, h, w, 3) in [0, 255], a severity from 1 to 5 and one random generator an image; it
-answers with floats that the caller cuts off to whole pixel values (cut off and not rounded, as the official files were). The
-constants belong to 32 x 32 images. Where the authors' code does something odd that is in their files, so does this, and says so.
+Each corruption is a function of float images (n, h, w, 3) in [0, 255], a severity from 1 to 5 and one random generator an image;
+it answers with floats that the caller cuts off to whole pixel values (cut off and not rounded, as the official files were).
+The constants belong to 32 x 32 images. Where the authors' code does something odd that is in their files, so does this, and
+says so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +36,8 @@ def corrupt(images: Tensor, corruption: str, severity: int, *, seed: int = 0, fi
     """Corrupt images; the randomness of image i derives from (seed, corruption, severity, first + i) and nothing else.
 
     Args:
-        images: (n, c, h, w) uint8 with 1 or 3 channels and at least 8 pixels a side. Grey images are corrupted as grey RGB images,
-            and the channels averaged again.
+        images: (n, c, h, w) uint8 with 1 or 3 channels and at least 8 pixels a side. Grey images are corrupted as grey RGB ones
+            and their channels averaged again.
         corruption: one of `bpc.data.CORRUPTIONS`.
         severity: 1 to 5.
         seed: of everything random.
@@ -66,7 +68,7 @@ def corrupt(images: Tensor, corruption: str, severity: int, *, seed: int = 0, fi
     return torch.from_numpy(np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
 
 
-def _each(random: Random, draw: Callable[[np.random.Generator], npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+def _each(random: Random, draw: Callable[[np.random.Generator], npt.NDArray[Any] | float]) -> npt.NDArray[Any]:
     """Draws of every image's own generator, stacked."""
     return np.stack([draw(g) for g in random])
 

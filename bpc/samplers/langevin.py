@@ -68,7 +68,7 @@ class LangevinInfo(NamedTuple):
 
 
 def langevin(log_density: LogDensity, config: LangevinConfig) -> Kernel[LangevinState, LangevinInfo]:
-    """theta' = theta + epsilon^2 / 2 grad log density(theta) + epsilon sqrt(T) N(0, I) (Roberts & Tweedie 1996)."""
+    """Moves theta' = theta + epsilon^2 / 2 grad log density(theta) + epsilon sqrt(T) N(0, I) (Roberts & Tweedie 1996)."""
     drift, temperature = 0.5 * config.step_size**2, config.temperature
     noise_scale = config.step_size * temperature**0.5
 

@@ -1,8 +1,9 @@
 """The No-U-Turn Sampler (Hoffman & Gelman 2014) with multinomial weights (Betancourt 2017), k chains at once.
 
-The tree of each doubling is walked leaf by leaf instead of by recursion (Phan, Pradhan & Jankowiak 2019, section 3): every leaf is
-one leapfrog step of all chains together, and a U-turn inside the tree is found by comparing the new leaf with the first leaves of
-the subtrees that it completes, of which at most one for each level is kept. A chain whose tree is finished waits for the others.
+The tree of each doubling is walked leaf by leaf instead of by recursion (Phan, Pradhan & Jankowiak 2019, section 3): every leaf
+is one leapfrog step of all chains together, and a U-turn inside the tree is found by comparing the new leaf with the first leaves
+of the subtrees that it completes, of which at most one for each level is kept. A chain whose tree is finished waits for the
+others.
 
 All random numbers of a draw are drawn at its start, so a chain's path does not depend on how long the chains beside it go on.
 """

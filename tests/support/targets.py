@@ -25,8 +25,8 @@ class Target(NamedTuple):
 
 def _starts(mean: Tensor, std: Tensor, spread: float = 1.5) -> Callable[[int], Tensor]:
     """Wider than the target."""
-    return lambda k: mean + spread * std * torch.randn(
-        k, len(mean), generator=torch.Generator().manual_seed(k), dtype=mean.dtype
+    return lambda k: (
+        mean + spread * std * torch.randn(k, len(mean), generator=torch.Generator().manual_seed(k), dtype=mean.dtype)
     )
 
 
@@ -80,7 +80,7 @@ def linear_regression(prior_std: float = 0.7, noise_std: float = 0.5) -> Target:
 def logistic_regression(prior_std: float = 1.5) -> Target:
     """Two coefficients, weighted points; moments by quadrature on a grid of 801 x 801."""
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(8, 2)) + [0.3, 0.0]
+    x = rng.normal(size=(8, 2)) + np.array([0.3, 0.0])
     y = (rng.uniform(size=8) < 1 / (1 + np.exp(-x @ np.array([1.5, -1.0])))).astype(int)
     w = rng.uniform(0.5, 2.0, size=8)
     axis = np.linspace(-10, 10, 801)
