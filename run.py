@@ -17,7 +17,7 @@ from typing import Any
 
 import tyro
 
-from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Select, check_flags
+from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Reproduce, Select, check_flags
 
 # What every command builds from its flags ---------------------------------------------------------------------------------
 
@@ -363,8 +363,8 @@ def run_distill(args: Distill) -> Path:
         "student_lr": args.student_lr,
         "lr_student": args.lr_student,
         "samples": args.draws,
-        "sigma_core": args.sigma,
-        "sigma_expert": args.sigma,
+        "sigma_core": args.sigma if args.sigma_core is None else args.sigma_core,
+        "sigma_expert": args.sigma if args.sigma_expert is None else args.sigma_expert,
         "real_batch": args.real_batch,
     }
     preset = dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
@@ -579,6 +579,55 @@ def run_compare(args: Compare) -> Path:
     return args.out
 
 
+def run_reproduce(args: Reproduce) -> Path | None:
+    import shlex
+    import signal
+
+    from bpc.progress import progress, say
+    from bpc.runs import default_out
+    from evaluation import studies
+    from evaluation.reproduce import TARGETS, commands, find_target, tabulate
+
+    if not args.target:
+        for name, target in TARGETS.items():
+            print(f"{name:20s} {target.what}")
+        return None
+    target = find_target(args.target)
+    out = args.out or default_out("reproduce", f"{args.target}-{args.scale}")
+    common = ["--device", args.device, *(["--data-root", str(args.data_root)] if args.data_root else [])]
+    plan = commands(target, args.scale, out, common)
+    if args.dry_run:
+        for command in plan:
+            print(shlex.join(["run.py", *command]))
+        return None
+    if args.stop_after is not None:
+
+        def stop(signum: int, frame: Any) -> None:
+            raise TimeIsUp
+
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, args.stop_after)
+    for i, command in enumerate(plan):
+        say(f"[{i + 1}/{len(plan)}] run.py {shlex.join(command)}")
+        step = parse(command)
+        check_flags(step)
+        HANDLERS[type(step)](step)
+    if target.variants:
+        print_tables(tabulate(target, out).to_string(index=False))
+        return out / "variants.md"
+    if target.study:
+        small = {"repeats": 1} if args.scale == "smoke" else {"repeats": 10} if args.scale == "full" else {}
+        with progress(target.what, 1) as report:
+            study = getattr(studies, f"run_{target.study}_study")
+            print_tables(study(out, seed=args.seed, report=report.update, **small).to_string(index=False))
+        return out
+    return out / "comparison"
+
+
+class TimeIsUp(KeyboardInterrupt):
+    """`reproduce --stop-after` has used its seconds: like Ctrl-C, running work leaves a checkpoint."""
+
+
 def run_doctor(args: Doctor) -> None:
     from evaluation.doctor import report
 
@@ -649,6 +698,7 @@ HANDLERS: dict[type, Callable[[Any], Path | None]] = {
     Select: run_select,
     Evaluate: run_evaluate,
     Compare: run_compare,
+    Reproduce: run_reproduce,
 }
 
 
@@ -700,6 +750,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"error: {explain_os_error(error, error.filename or 'a file')}", file=sys.stderr)
         return 2
+    except TimeIsUp:
+        print("time is up; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint.", file=sys.stderr)
         return 130

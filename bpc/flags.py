@@ -11,7 +11,18 @@ import tyro
 
 from bpc.errors import ConfigError
 
-__all__ = ["COMMANDS", "Compare", "Demo", "Distill", "Doctor", "Evaluate", "Experts", "Select", "check_flags"]
+__all__ = [
+    "COMMANDS",
+    "Compare",
+    "Demo",
+    "Distill",
+    "Doctor",
+    "Evaluate",
+    "Experts",
+    "Reproduce",
+    "Select",
+    "check_flags",
+]
 
 Flag = tyro.conf.arg
 
@@ -156,6 +167,10 @@ class Distill(Scoring, Training, Model, Common):
     """Gaussian draws (S)."""
     sigma: float | None = None
     """Standard deviation of both Gaussians (Sigma_u^1/2 and Sigma_x^1/2)."""
+    sigma_core: float | None = None
+    """Of the coreset's alone (Sigma_u^1/2)."""
+    sigma_expert: float | None = None
+    """Of the experts' alone (Sigma_x^1/2)."""
     real_batch: int | None = None
     """rkl: real images per step (B)."""
     init: Annotated[str, Flag(metavar="real|noise")] = "real"
@@ -226,6 +241,28 @@ class Demo:
 
 
 @dataclass(kw_only=True)
+class Reproduce:
+    """A published table or figure, as a list of commands that skip what is done: call it again to resume."""
+
+    target: Annotated[tyro.conf.Positional[str], Flag(metavar="TARGET")] = ""
+    """Which one; without it, the list."""
+    scale: Annotated[str, Flag(metavar="smoke|cpu|full")] = "smoke"
+    """smoke: digits, minutes. cpu: CIFAR-10 made small for two cores, hours. full: as published, on a GPU."""
+    out: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """Where everything goes. Default: runs/reproduce/TARGET-SCALE."""
+    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """Where datasets are looked for first."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    seed: int = 0
+    """Of the closed-form studies."""
+    stop_after: Annotated[float | None, Flag(metavar="SECONDS")] = None
+    """Stop in time for a scheduler (exit code 75); the next call goes on from the checkpoint."""
+    dry_run: bool = False
+    """Print the commands and run nothing."""
+
+
+@dataclass(kw_only=True)
 class Doctor:
     """Say what is here: device, versions, datasets, optional parts and how to get them."""
 
@@ -235,6 +272,7 @@ class Doctor:
 
 COMMANDS: dict[str, Any] = {
     "demo": Demo,
+    "reproduce": Reproduce,
     "doctor": Doctor,
     "experts": Experts,
     "distill": Distill,
@@ -248,7 +286,19 @@ MINIMUM: dict[str, float] = {
     **dict.fromkeys(
         ("ipc", "seeds", "num_experts", "epochs", "together", "chunk", "width", "depth", "expert_batch"), 1
     ),
-    **dict.fromkeys(("test_images", "chains_at_once", "sigma", "checkpoint_seconds", "lr_weights", "lr_student"), 0),
+    **dict.fromkeys(
+        (
+            "test_images",
+            "chains_at_once",
+            "sigma",
+            "sigma_core",
+            "sigma_expert",
+            "checkpoint_seconds",
+            "lr_weights",
+            "lr_student",
+        ),
+        0,
+    ),
     **dict.fromkeys(("iterations", "leapfrog_steps", "chains", "samples", "max_tree_depth", "reference_samples"), 1),
     **dict.fromkeys(("warmup", "corruption_images"), 0),
     **dict.fromkeys(("burn_in", "penalty"), 0),

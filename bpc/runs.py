@@ -227,7 +227,10 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             if kind is not None and not self.done:
-                self.record("stopped" if kind is KeyboardInterrupt else "failed", error=str(error))
+                self.record(
+                    "stopped" if issubclass(kind, KeyboardInterrupt) else "failed",
+                    error=str(error),
+                )
         except Exception:  # the first error is the one to report (a full disk cannot take this record either)
             pass
         finally:

@@ -28,7 +28,7 @@ FLOOR: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth"
 NOTHING, LEAST = 1e-12, 1e-5  # zero up to rounding; where a logarithmic axis ends
 TITLES = {
     "reverse_kl": (r"reverse KL($\pi_u$ ‖ $\pi_x$)", "nats"),
-    "w2_squared": (r"squared Wasserstein distance $W_2^2$", "squared units of θ"),
+    "w2_squared": (r"squared Wasserstein distance $W_2^2$", "θ²"),
     "forward_kl": (r"forward KL($\pi_x$ ‖ $\pi_u$)", "nats"),
 }
 

@@ -202,7 +202,7 @@ def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, setti
     ]
     titles = {
         "reverse_kl": "KL(core‖full) (nats)",
-        "w2_squared": "W₂² (squared units of θ)",
+        "w2_squared": "W₂² (θ²)",
         "forward_kl": "KL(full‖core) (nats)",
     }
     write_csv(out, "gaussian", table, along)

@@ -108,7 +108,7 @@ def run_linear_study(
     out: Path | str,
     *,
     seed: int = 0,
-    steps: int = 1000,
+    steps: int = 800,
     sizes: Sequence[int] = (5, 10, 11, 20, 50),
     repeats: int = 3,
     settings: LinearStudy | None = None,

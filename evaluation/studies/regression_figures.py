@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from evaluation.studies.figures import (
@@ -101,7 +102,7 @@ def label_sizes(axes: Axes, sizes: Sequence[int]) -> None:
         labels.append(str(size) if size > 1.25 * last else "")
         last = size if labels[-1] else last
     axes.set_xticks(list(sizes), labels)
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def contour_levels(density: np.ndarray, masses: Sequence[float]) -> list[float]:

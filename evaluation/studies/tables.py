@@ -11,6 +11,7 @@ from bpc.files import write_atomic
 
 __all__ = ["NAMES", "number", "summary_markdown", "write_csv", "write_markdown"]
 
+ROUNDING = 1e-12  # divergences are differences of numbers of order 1 to 1,000
 # our names and what a reader sees
 NAMES = {
     "random": "Random",
@@ -22,10 +23,13 @@ NAMES = {
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent between 0.001 and 10,000."""
-    if value == 0 or not 1e-3 <= abs(value) < 1e4:
-        return f"{value:.1e}" if value else "0"
-    return f"{value:#.3g}".rstrip(".")
+    """Three significant digits, whole from 1,000 on, with an exponent below 0.001; what is zero up to rounding is 0."""
+    size = abs(value)
+    if size < ROUNDING:
+        return "0"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1e}" if size < 1e-3 else f"{value:#.3g}".rstrip(".")
 
 
 def summary_markdown(

@@ -212,7 +212,7 @@ def test_tracked_steps_and_numbers():
     assert steps_to_track(100, 3) == [0, 25, 100]
     assert steps_to_track(2, 50) == [0, 1, 2]
     assert [number(x) for x in (0.0, 64.321, 0.00257, 1234.5, 2.8e-11, 99999.0)] == [
-        "0", "64.3", "0.00257", "1.23e+03", "2.8e-11", "1.0e+05",
+        "0", "64.3", "0.00257", "1,234", "2.8e-11", "99,999",
     ]  # fmt: skip
     rows = pd.DataFrame(
         {"size": [5, 5], "method": ["rkl", "rkl"], "reverse_kl": [1.0, 3.0], "floor_reverse_kl": [0.5, 0.5]}

@@ -1,0 +1,65 @@
+"""Studies: their commands are commands of run.py, their tables are their rows."""
+
+import pytest
+
+import run
+from bpc.errors import ConfigError
+from bpc.flags import check_flags
+from evaluation.published import load_published
+from evaluation.reproduce import SCALES, TARGETS, commands, find_target, tabulate
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_command_of_every_study_is_one(target, scale, tmp_path):
+    plan = commands(TARGETS[target], scale, tmp_path, ["--device", "cpu"])
+    assert bool(plan) != bool(TARGETS[target].study)
+    for command in {tuple(w for w in c if w.startswith("--") or w == c[0]): c for c in plan}.values():
+        check_flags(run.parse(command))  # one of every kind: a command with the same flags parses alike
+    folders = [c[c.index("--out") + 1] for c in plan if "--out" in c]
+    assert len(set(folders)) == len(folders), "two commands share a folder"
+
+
+def test_unknown_names():
+    with pytest.raises(ConfigError, match="kim2022-table1"):
+        find_target("kim2022-table9")
+    with pytest.raises(ConfigError, match="smoke"):
+        commands(TARGETS["kim2022-table1"], "huge", None, [])
+
+
+def test_published_variants_are_in_the_table():
+    table4 = load_published().query("table == 'Table 4'")
+    there = set(zip(table4["method"], table4["ipc"].astype(str), strict=True))
+    assert set(TARGETS["kim2022-table4"].published.values()) <= there
+
+
+def test_the_list_and_a_dry_run(capsys, tmp_path):
+    assert run.main(["reproduce"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in TARGETS)
+    assert run.main(["reproduce", "kim2022-fig5", "--dry-run", "--out", str(tmp_path)]) == 0
+    assert "--sigma-core 0.1 --sigma-expert 0.01" in capsys.readouterr().out
+    assert run.main(["reproduce", "nothing"]) == 2
+
+
+def test_time_is_up(tmp_path, capsys, monkeypatch):
+    """Exit code 75 and a run that says that it was stopped; the next call goes on."""
+    monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
+    arguments = ["reproduce", "kim2022-table4", "--out", str(tmp_path / "t4"), "--device", "cpu"]
+    assert run.main([*arguments, "--stop-after", "0.7"]) == 75
+    assert "goes on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_closed_form_study_and_a_table_of_variants(tmp_path, monkeypatch):
+    monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
+    small = SCALES["smoke"].__class__(**{**SCALES["smoke"].__dict__, "num_experts": 1, "seeds": 2, "test_images": 40})
+    monkeypatch.setitem(SCALES, "smoke", small)
+    assert run.main(["reproduce", "kim2022-table4", "--out", str(tmp_path / "t4"), "--device", "cpu"]) == 0
+    table = tabulate(TARGETS["kim2022-table4"], tmp_path / "t4")
+    assert set(table["setting"]) == {"W-1", "W-diagonal-1"}
+    assert set(table["n"]) == {2}
+    text = (tmp_path / "t4" / "variants.md").read_text()
+    assert "| W-diagonal-1 |" in text
+    # digits is not the paper's dataset: nothing of the paper stands beside it
+    assert table["published"].isna().all()
