@@ -179,7 +179,8 @@ def _table1(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
 def _table4(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
     yield ["experts", *_experts(scale, out), *common]
     for ipc in [k for k in scale.ipcs if k < 20]:
-        for name, extra in ((f"W-{ipc}", ()), (f"W-diagonal-{ipc}", ("--diagonal",))):
+        variants: dict[str, tuple[str, ...]] = {f"W-{ipc}": (), f"W-diagonal-{ipc}": ("--diagonal",)}
+        for name, extra in variants.items():
             yield _distil(scale, out, common, "wasserstein", ipc, name, *extra)
             yield _score(scale, out, common, [name], "asghmc", name)
 
@@ -213,7 +214,7 @@ def _figure4(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
 def _figure5(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
     ipc = 10 if 10 in scale.ipcs and scale.dataset != "digits" else scale.ipcs[-1]
     yield ["experts", *_experts(scale, out), *common]
-    settings = {f"S={s}": ("--draws", str(s)) for s in scale.draws}
+    settings: dict[str, tuple[str, ...]] = {f"S={s}": ("--draws", str(s)) for s in scale.draws}
     for core in scale.grid:
         for expert in scale.grid:
             settings[f"sigma_u={core:g}, sigma_x={expert:g}"] = (

@@ -25,6 +25,7 @@ class GeneratedCorruptions:
         split: the clean images.
         corruptions: which ones; the standard 15 by default.
         seed: of their randomness.
+        index: (n,) the number of each image in a larger set, whose corruptions these images then have; 0 to n - 1 by default.
 
     Attributes:
         corruptions: in the order of iteration.
@@ -34,12 +35,19 @@ class GeneratedCorruptions:
 
     source = "generated"
 
-    def __init__(self, split: Split, corruptions: Sequence[str] | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        corruptions: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+        index: Sequence[int] | None = None,
+    ) -> None:
         self.corruptions = tuple(CORRUPTIONS if corruptions is None else corruptions)
         for corruption in self.corruptions:
             if corruption not in CORRUPTIONS:
                 raise unknown_name("corruption", corruption, CORRUPTIONS)
-        self.clean, self.seed = split, seed
+        self.clean, self.seed, self.index = split, seed, index
         self.images_per_severity = len(split)
 
     def __len__(self) -> int:
@@ -52,7 +60,7 @@ class GeneratedCorruptions:
 
     def split(self, corruption: str, severity: int) -> Split:
         """The images and labels of one corruption at one severity, 1 to 5, on the CPU."""
-        images = corrupt(self.clean.images, corruption, severity, seed=self.seed)
+        images = corrupt(self.clean.images, corruption, severity, seed=self.seed, index=self.index)
         return Split(images=images, labels=self.clean.labels.cpu())
 
 
@@ -72,7 +80,8 @@ def load_corrupted(
             2.9 GB); every other dataset's are generated from its test images.
         data_root: see `bpc.data.load_dataset`.
         official: use the official files; False where `dataset.test` is not the test set (a validation split).
-        images: of the test set, evenly spaced, that are corrupted where they are generated; 0 is all.
+        images: of the test set, evenly spaced, that are corrupted where they are generated; 0 is all. They come out as they
+            would among all.
         corruptions: which ones; the standard 15 by default.
         seed: of the generator.
 
@@ -88,6 +97,8 @@ def load_corrupted(
         )
     use_frost_of(data_root)
     split = dataset.test
-    if 0 < images < len(split):
-        split = split.take(torch.linspace(0, len(split) - 1, images).round().long().to(split.images.device))
-    return GeneratedCorruptions(split, corruptions, seed=seed)
+    if not 0 < images < len(split):
+        return GeneratedCorruptions(split, corruptions, seed=seed)
+    index = torch.linspace(0, len(split) - 1, images).round().long()
+    picked = split.take(index.to(split.images.device))
+    return GeneratedCorruptions(picked, corruptions, seed=seed, index=index.tolist())

@@ -30,10 +30,13 @@ __all__ = ["corrupt"]
 Floats = npt.NDArray[np.float64]
 Random = Sequence[np.random.Generator]
 SMALLEST = 8  # pixels a side
+BLOCK_PIXELS = 1 << 18  # at once, 256 images of 32 x 32: the work in doubles fits into memory, whatever the set's size
 
 
-def corrupt(images: Tensor, corruption: str, severity: int, *, seed: int = 0, first: int = 0) -> Tensor:
-    """Corrupt images; the randomness of image i derives from (seed, corruption, severity, first + i) and nothing else.
+def corrupt(
+    images: Tensor, corruption: str, severity: int, *, seed: int = 0, index: Sequence[int] | None = None
+) -> Tensor:
+    """Corrupt images; the randomness of image i derives from (seed, corruption, severity, index[i]) and nothing else.
 
     Args:
         images: (n, c, h, w) uint8 with 1 or 3 channels and at least 8 pixels a side. Grey images are corrupted as grey RGB ones
@@ -41,14 +44,14 @@ def corrupt(images: Tensor, corruption: str, severity: int, *, seed: int = 0, fi
         corruption: one of `bpc.data.CORRUPTIONS`.
         severity: 1 to 5.
         seed: of everything random.
-        first: number of the first image, where `images` are part of a larger set.
+        index: (n,) the number of each image in the set that `images` are part of; 0 to n - 1 by default.
 
     Returns:
         (n, c, h, w) uint8 on the CPU.
 
     Raises:
         ConfigError: an unknown corruption.
-        DataError: another severity, or other images.
+        DataError: another severity, other images, or an index of another length.
     """
     if corruption not in _BY_NAME:
         raise unknown_name("corruption", corruption, CORRUPTIONS)
@@ -58,14 +61,26 @@ def corrupt(images: Tensor, corruption: str, severity: int, *, seed: int = 0, fi
         raise DataError(f"Images to corrupt must be uint8 (n, 1 or 3, h, w); got {images.dtype} {tuple(images.shape)}.")
     if min(images.shape[2:]) < SMALLEST:
         raise DataError(f"Images to corrupt need {SMALLEST} pixels a side; got {tuple(images.shape[2:])}.")
-    pixels = images.cpu().permute(0, 2, 3, 1).double().numpy()
+    numbers = range(len(images)) if index is None else index
+    if len(numbers) != len(images):
+        raise DataError(f"{len(numbers)} numbers came for {len(images)} images to corrupt; give one an image.")
+    out = torch.empty(images.shape, dtype=torch.uint8)
+    block = max(1, BLOCK_PIXELS // (images.shape[2] * images.shape[3]))
+    for start in range(0, len(images), block):
+        part = slice(start, start + block)
+        random = [np.random.default_rng(derive_seed(seed, corruption, severity, i)) for i in numbers[part]]
+        out[part] = _corrupt_block(images[part].cpu(), corruption, severity, random)
+    return out
+
+
+def _corrupt_block(images: Tensor, corruption: str, severity: int, random: Random) -> Tensor:
+    pixels = images.permute(0, 2, 3, 1).double().numpy()
     grey = pixels.shape[3] == 1
-    random = [np.random.default_rng(derive_seed(seed, corruption, severity, first + i)) for i in range(len(pixels))]
     result = _BY_NAME[corruption](np.repeat(pixels, 3, axis=3) if grey else pixels, severity, random)
     whole = np.clip(result, 0, 255).astype(np.uint8)
     if grey:
         whole = np.round(whole.mean(axis=3, keepdims=True)).astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(whole).permute(0, 3, 1, 2)
 
 
 def _each(random: Random, draw: Callable[[np.random.Generator], npt.NDArray[Any] | float]) -> npt.NDArray[Any]:
@@ -173,6 +188,8 @@ def frost(x: Floats, severity: int, random: Random) -> Floats:
         texture = frost_textures()[int(g.integers(5))]
         every = max(1, min(5, min(texture.shape[:2]) // (max(h, w) + SMALLEST)))
         small = texture[every // 2 :: every, every // 2 :: every]
+        beyond = [(0, max(0, side + 1 - have)) for side, have in zip((h, w), small.shape, strict=False)]
+        small = np.pad(small, [*beyond, (0, 0)], mode="symmetric")  # images larger than the photograph see it mirrored
         top, left = int(g.integers(0, small.shape[0] - h)), int(g.integers(0, small.shape[1] - w))
         out.append(keep * image + add * small[top : top + h, left : left + w])
     return np.stack(out)
@@ -285,12 +302,19 @@ def _at(image: Floats, rows: Floats, columns: Floats, mode: str) -> Floats:
 
 def _zoom(x: npt.NDArray[np.floating], factor: float) -> npt.NDArray[np.floating]:
     """(n, h, w, c) enlarged by `factor` about the centre, and cut to its size again."""
-    _, h, w, _ = x.shape
-    rows, columns = int(np.ceil(h / factor)), int(np.ceil(w / factor))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    large = ndimage.zoom(x[:, top : top + rows, left : left + columns], (1, factor, factor, 1), order=1)
-    top, left = (large.shape[1] - h) // 2, (large.shape[2] - w) // 2
-    return large[:, top : top + h, left : left + w]
+    n, h, w, c = x.shape
+    rows = (_enlarging(h, factor) @ x.reshape(n, h, w * c)).reshape(n, h, w, c)
+    return (_enlarging(w, factor) @ rows).astype(x.dtype)
+
+
+@cache
+def _enlarging(size: int, factor: float) -> Floats:
+    """(size, size): the linear map of one axis that cuts out its middle, enlarges it by `factor` and cuts it to `size` again."""
+    part = int(np.ceil(size / factor))
+    first = (size - part) // 2
+    large = ndimage.zoom(np.eye(part), (factor, 1), order=1)
+    top = (len(large) - size) // 2
+    return np.pad(large[top : top + size], ((0, 0), (first, size - part - first)))
 
 
 def _motion(image: Floats, radius: int, sigma: float, angle: float) -> Floats:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bpc.data.download import DownloadError, fetch
-from bpc.data.sources import RemoteFile, cache_folder, resolve_root
+from bpc.data.sources import RemoteFile, bad_file, cache_folder, resolve_root
 from bpc.errors import StorageError
 from bpc.progress import say
 
@@ -29,6 +29,8 @@ FROST_FILES = tuple(
         ("frost5.jpg", "50984ae2c871b7df2c28f1d71ca460a0"),
     )
 )
+# mean and standard deviation of the photographs' pixels; the second and the third show the same
+_BRIGHTNESS = ((131, 43), (207, 23), (207, 23), (152, 31), (123, 44))
 _root: Path | None = None
 
 
@@ -45,7 +47,10 @@ def use_frost_of(data_root: Path | str | None) -> None:
 def frost_textures() -> tuple[npt.NDArray[np.float64], ...]:
     """Five textures (h, w, 3) in 0..255: from the data root, the cache, a download of 1.9 MB, or else drawn.
 
-    Drawn ones have similar brightness but are not those of the official files; a line says so.
+    Drawn ones have the photographs' brightness and contrast, but are not those of the official files; a line says so.
+
+    Raises:
+        DataError: a photograph is damaged.
     """
     paths: list[Path] = []
     for remote in FROST_FILES:
@@ -61,7 +66,8 @@ def frost_textures() -> tuple[npt.NDArray[np.float64], ...]:
 
 
 def _find(remote: RemoteFile) -> Path | None:
-    for folder in ([] if _root is None else [_root / "frost"]) + [cache_folder() / "frost"]:
+    root = resolve_root(_root)  # the environment's where none was named
+    for folder in ([] if root is None else [root / "frost"]) + [cache_folder() / "frost"]:
         if (folder / remote.name).is_file():
             return folder / remote.name
     try:
@@ -71,8 +77,13 @@ def _find(remote: RemoteFile) -> Path | None:
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
-    with Image.open(path) as image:
-        return np.asarray(image)[..., :3].astype(np.float64)  # one has transparency, which the authors' reader drops
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float64)  # drops transparency, as the authors' reader does
+    except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged file
+        raise bad_file(
+            path, "no readable picture", "a photograph of frost", "Delete it to have it downloaded"
+        ) from error
 
 
 def _drawn(number: int) -> npt.NDArray[np.float64]:
@@ -83,5 +94,6 @@ def _drawn(number: int) -> npt.NDArray[np.float64]:
         np.abs(ndimage.rotate(ndimage.gaussian_filter(noise, (1.5, 14)), angle, reshape=False, mode="reflect"))
         for angle in (25 + 20 * number, 110 + 20 * number)
     )
-    needles = np.clip(needles / np.quantile(needles, 0.99), 0, 1)
-    return 60 + 170 * needles[..., None] * np.array([0.92, 0.97, 1.0])
+    mean, std = _BRIGHTNESS[number]
+    white = mean + std * (needles - needles.mean()) / needles.std()
+    return np.clip(white[..., None] + np.array([-8.0, 0.0, 8.0]), 0, 255)

@@ -208,6 +208,23 @@ def test_learning_solves_a_quadratic_keeps_weights_positive_and_stops_at_nan():
         list(learn(start, lambda c, g: (c.points * math.nan, c.weights), steps=2, lr_points=1, lr_weights=0, seed=0))
 
 
+def test_draws_of_a_step_depend_on_the_seed_and_the_step_alone():
+    start = unlabelled(torch.zeros(1, 2, dtype=DTYPE), torch.ones(1, dtype=DTYPE))
+
+    def draws(seed, steps):
+        seen = []
+
+        def gradient(coreset, generator):
+            seen.append(float(torch.rand(1, generator=generator)))
+            return coreset.points, coreset.weights
+
+        list(learn(start, gradient, steps=steps, lr_points=0.1, lr_weights=0.0, seed=seed))
+        return seen
+
+    assert draws(1, 4)[:2] == draws(1, 2)
+    assert len({*draws(1, 4), *draws(2, 4)}) == 8
+
+
 def test_tracked_steps_and_numbers():
     assert steps_to_track(100, 3) == [0, 25, 100]
     assert steps_to_track(2, 50) == [0, 1, 2]

@@ -182,9 +182,12 @@ def test_cubature_of_gaussians_is_exact():
     a = Normal(torch.tensor([1.0, -2.0, 0.5], dtype=DTYPE), covariance)
     b = Normal(torch.zeros(3, dtype=DTYPE), 2 * torch.eye(3, dtype=DTYPE))
     log_a, log_b = (lambda t, n=n: torch.distributions.MultivariateNormal(*n).log_prob(t) + 3.0 for n in (a, b))
-    wrong = Normal(a.mean + 1.5, 3 * torch.diag(covariance.diagonal()))  # a poor first guess
-    found = cubature(log_a, wrong)
-    assert float(found.log_normaliser) == pytest.approx(3.0, abs=1e-6)
+    for guess in (
+        Normal(a.mean + 1.5, 3 * torch.diag(covariance.diagonal())),
+        Normal(a.mean + 0.3, 0.1 * a.covariance),
+    ):
+        found = cubature(log_a, guess)  # wide of the mark, and much too narrow
+        assert float(found.log_normaliser) == pytest.approx(3.0, abs=1e-6)
     torch.testing.assert_close(found.moments.mean, a.mean, atol=1e-6, rtol=0)
     assert float(kl_from(found, log_b, torch.tensor(3.0))) == pytest.approx(float(kl(a, b)), abs=1e-6)
 
@@ -342,6 +345,8 @@ def test_chains_sample_the_coreset_posterior_and_follow_it(logistic):
         assert float(((samples.mean(0) - truth.mean) / spread).abs().max()) < 0.15
         torch.testing.assert_close(samples.std(0), spread, rtol=0.12, atol=0)
     assert min(chains.accepted) > 0.8
+    before, chains.draws, chains.config = chains.params, 1, HMCConfig(step_size=1e-9, leapfrog_steps=1)
+    torch.testing.assert_close(chains(coreset), before, atol=1e-5, rtol=0)  # other coordinates, the same places
     again = CoresetChains(model, chains=64, draws=60, config=config, seed=0)
     assert torch.equal(again(coreset), CoresetChains(model, chains=64, draws=60, config=config, seed=0)(coreset))
 

@@ -44,7 +44,7 @@ def worst_z(params, target):
 
 
 # four steps a draw: without mass adaptation, six of the adapted size are a whole period of a target's narrowest direction
-MOMENTS = BackendSettings(warmup=150, samples=250, leapfrog_steps=4, step_size=0.1)
+MOMENTS = BackendSettings(warmup=100, samples=150, leapfrog_steps=4, step_size=0.1)
 
 
 @pytest.mark.parametrize("name", CONJUGATE)
@@ -58,7 +58,7 @@ def test_moments_within_monte_carlo_error(backend, sampler, name):
     k = 2 if backend != "native" else 8
     settings = dataclasses.replace(MOMENTS, sampler=sampler)
     draws = sample(backend, target.log_density, target.start(k), settings, seeds=range(k))
-    assert draws.params.shape == (k, 250, len(target.mean))
+    assert draws.params.shape == (k, 150, len(target.mean))
     assert worst_z(draws.params, target) < 4.5
     # small enough for the mistakes below to be seen
     assert max(float(az.mcse(x.numpy())) for x in (draws.params / target.variance.sqrt()).unbind(2)) < 0.15
@@ -69,7 +69,7 @@ def test_moments_within_monte_carlo_error(backend, sampler, name):
     if sampler == "hmc":
         # hamiltorch takes the gradient at the start of each trajectory anew
         each = 5 if backend == "hamiltorch" else 4
-        assert draws.sampling_gradients.tolist() == [250.0 * each] * k
+        assert draws.sampling_gradients.tolist() == [150.0 * each] * k
 
 
 def test_the_moments_see_a_wrong_prior_and_a_flipped_kinetic_sign(monkeypatch):
@@ -98,17 +98,14 @@ def test_the_moments_see_a_wrong_prior_and_a_flipped_kinetic_sign(monkeypatch):
     [("native", "hmc"), ("native", "nuts"), ("pyro", "hmc"), ("pyro", "nuts"), ("hamiltorch", "hmc")],
 )
 def test_a_trajectory_into_nan_is_a_divergence_and_never_a_draw(backend, sampler):
-    """Half a standard normal: the density is nan beyond 0."""
+    """Beyond 0 the gradient is nan and the density is not: momentum, energy and the next parameters become nan."""
     need(backend)
+
+    def density(x):
+        return -0.5 * x.square().sum(1) + 0.0 * torch.relu(-x).sqrt().sum(1)
+
     settings = dataclasses.replace(MOMENTS, sampler=sampler, samples=100)
-    start = torch.full((2, 1), -1.0, dtype=torch.float64)
-    draws = sample(
-        backend,
-        lambda x: torch.where(x[:, 0] > 0, torch.nan, -0.5 * x.square().sum(1)),
-        start,
-        settings,
-        seeds=range(2),
-    )
+    draws = sample(backend, density, torch.full((2, 1), -1.0, dtype=torch.float64), settings, seeds=range(2))
     assert float(draws.params.max()) <= 0.0
     assert draws.diverged.any() and not draws.diverged.all()
     if sampler == "hmc":
