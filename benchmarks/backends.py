@@ -221,7 +221,8 @@ def markdown(table: pd.DataFrame, args: argparse.Namespace) -> str:
         + "\n".join(lines)
         + "\n\n"
         + "|z|: distance of the mean or variance from the truth, over all quantities, in Monte Carlo standard errors. "
-        "hamiltorch adapts its step size but no mass and has no NUTS; it reports whether a draw moved and no divergences. "
+        "hamiltorch adapts its step size but no mass and has no NUTS. Rates are of the draws after warm-up, summed over chains. "
+        "A batch's gradient counts once for each chain, so native NUTS also counts the chains that wait for the longest tree. "
         "Made by `python benchmarks/backends.py`.\n"
     )
 

@@ -243,7 +243,6 @@ def elastic_transform(x: Floats, severity: int, random: Random) -> Floats:
         # the affine map of corners to their moved places, in (x, y, 1); the image at a place comes from where the map had it
         back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners)
         there = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ back
-        there = np.round(32 * there) / 32  # OpenCV knows coordinates to a 32nd of a pixel
         image = _at(image, there[..., 1], there[..., 0], "mirror")
         shift = [
             strength * size * ndimage.gaussian_filter(g.uniform(-1, 1, size=(h, w)), smooth * size, truncate=3)

@@ -3,74 +3,14 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from cli import EXPERTS, kill_when, lines_of, one_line_error
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).resolve().parents[2]
-EXPERTS = ["--dataset", "digits", "--width", "4", "--depth", "1", "--num-experts", "2", "--epochs", "4"]
 DISTILL = [*EXPERTS, "--ipc", "1", "--steps", "40", "--no-evaluate", "--checkpoint-seconds", "0"]
-
-
-@pytest.fixture
-def place(tmp_path):
-    """An environment of its own: no data, no cache, no network, and runs in tmp_path."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("BPC_")}
-    env |= {
-        "BPC_RUNS": str(tmp_path / "runs"),
-        "BPC_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        # nobody listens on port 9: a download fails at once, as it does offline
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "HTTP_PROXY": "http://127.0.0.1:9",
-    }
-
-    def run(*arguments, check=None):
-        command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-        if check is not None:
-            assert done.returncode == check, done.stderr
-        return done
-
-    def start(*arguments):
-        command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
-        return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    run.start = start
-    run.path = tmp_path
-    return run
-
-
-def one_line_error(done, *words):
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, done.stderr
-    for word in words:
-        assert word in lines[0], lines[0]
-
-
-def kill_when(process, ready, timeout=120):
-    """SIGKILL as soon as `ready()`; says whether it was still running."""
-    deadline = time.monotonic() + timeout
-    while process.poll() is None and not ready():
-        assert time.monotonic() < deadline, "never got there"
-        time.sleep(0.005)
-    running = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return running
-
-
-def lines_of(path):
-    return path.read_text().count("\n") if path.exists() else 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 import bpc.data.corruptions as module
 from bpc.data import CORRUPTIONS, Dataset, GeneratedCorruptions, Split, corrupt, frost, load_corrupted
@@ -28,24 +29,6 @@ def no_download(monkeypatch, tmp_path):
     frost.frost_textures.cache_clear()
     yield
     frost.frost_textures.cache_clear()
-
-
-@pytest.fixture
-def reference(data_root):
-    """(clean images, corruption -> (5, 50, 3, 32, 32)): the first 50 test images."""
-    folder = data_root / "CIFAR-10-C"
-    if not folder.is_dir():
-        pytest.skip(f"no CIFAR-10-C in {data_root}")
-    records = np.fromfile(data_root / "cifar-10-batches-bin" / "test_batch.bin", np.uint8).reshape(-1, 3073)
-    n = len(np.load(folder / "labels.npy")) // 5
-    clean = torch.from_numpy(records[:n, 1:].reshape(-1, 3, 32, 32).copy())
-
-    def load(corruption):
-        files = np.load(folder / f"{corruption}.npy").transpose(0, 3, 1, 2)
-        return torch.from_numpy(files.reshape(5, n, 3, 32, 32).copy())
-
-    frost.use_frost_of(data_root)
-    return clean, load
 
 
 @pytest.mark.parametrize("corruption", EXACT)
@@ -208,7 +191,59 @@ def test_frost_of_the_data_root(tmp_path):
     assert corrupt(images(), "frost", 1).shape == (3, 3, 16, 16)
 
 
+def test_some_images_come_out_as_among_all(digits):
+    part = load_corrupted(digits, images=5, corruptions=("gaussian_noise",), seed=2)
+    every = load_corrupted(digits, corruptions=("gaussian_noise",), seed=2)
+    assert torch.equal(part.split("gaussian_noise", 4).images, every.split("gaussian_noise", 4).images[part.index])
+
+
+@pytest.mark.parametrize("corruption", ["glass_blur", "fog", "zoom_blur"])
+def test_blocks_do_not_show(corruption, monkeypatch):
+    x = images(5)
+    whole = corrupt(x, corruption, 4)
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 2 * 16 * 16)
+    assert torch.equal(corrupt(x, corruption, 4), whole)
+    assert corrupt(x[:0], corruption, 4).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.07, 1.75, 2.25])
+def test_zoom_against_interpolation_in_the_plane(factor):
+    x = np.random.default_rng(0).uniform(size=(32, 13, 1))
+    rows, columns = int(np.ceil(32 / factor)), int(np.ceil(13 / factor))
+    top, left = (32 - rows) // 2, (13 - columns) // 2
+    large = ndimage.zoom(x[top : top + rows, left : left + columns], (factor, factor, 1), order=1)
+    top, left = (large.shape[0] - 32) // 2, (large.shape[1] - 13) // 2
+    np.testing.assert_allclose(module._zoom(x[None], factor)[0], large[top : top + 32, left : left + 13], atol=1e-12)
+
+
+def test_frost_takes_every_photograph_at_a_fifth_of_its_size(monkeypatch):
+    """Photographs that are black but for the middle of each 5 x 5 pixels, where they have a number's brightness."""
+    photographs = [np.zeros((300, 250, 3)) for _ in range(5)]
+    for i, photograph in enumerate(photographs):
+        photograph[2::5, 2::5] = 40 * (i + 1)
+    monkeypatch.setattr(module, "frost_textures", lambda: photographs)
+    out = corrupt(torch.zeros((60, 3, 32, 32), dtype=torch.uint8), "frost", 2)
+    assert torch.unique(out).tolist() == [12, 24, 36, 48, 60]  # 0.3 of the brightness, and nothing of the black
+    assert all(len(torch.unique(image)) == 1 for image in out)
+
+
+def test_images_larger_than_the_frost():
+    out = corrupt(torch.zeros((2, 3, 420, 360), dtype=torch.uint8), "frost", 5)
+    assert out.shape == (2, 3, 420, 360) and int(out.max()) > 0
+
+
+def test_a_damaged_photograph_of_frost(tmp_path):
+    (tmp_path / "frost").mkdir()
+    for remote in frost.FROST_FILES:
+        (tmp_path / "frost" / remote.name).write_bytes(b"not a picture")
+    frost.use_frost_of(tmp_path)
+    with pytest.raises(DataError, match=r"frost1\.png: no readable picture"):
+        corrupt(images(), "frost", 1)
+
+
 def test_refusals():
+    with pytest.raises(DataError, match="2 numbers came for 3 images"):
+        corrupt(images(), "fog", 1, index=[0, 1])
     with pytest.raises(ConfigError, match="choose from"):
         corrupt(images(), "rain", 1)
     with pytest.raises(DataError, match="Severity 6"):

@@ -102,14 +102,14 @@ def test_a_trajectory_into_nan_is_a_divergence_and_never_a_draw(backend, sampler
     need(backend)
 
     def density(x):
-        return -0.5 * x.square().sum(1) + 0.0 * torch.relu(-x).sqrt().sum(1)
+        return -0.5 * x.square().sum(1) + 0.0 * (x.abs() - x).sqrt().sum(1)
 
     settings = dataclasses.replace(MOMENTS, sampler=sampler, samples=100)
     draws = sample(backend, density, torch.full((2, 1), -1.0, dtype=torch.float64), settings, seeds=range(2))
     assert float(draws.params.max()) <= 0.0
     assert draws.diverged.any() and not draws.diverged.all()
     if sampler == "hmc":
-        assert (draws.accept_prob[draws.diverged] == 0).all()
+        assert float(draws.accept_prob[draws.diverged].max()) < 1e-9
         stayed = (draws.params[:, 1:] == draws.params[:, :-1]).all(2)
         assert torch.equal(stayed | ~draws.diverged[:, 1:], torch.ones_like(stayed))
         # the probabilities are those by which the chain moved
