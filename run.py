@@ -162,6 +162,7 @@ def scoring_record(args: Any, config: Any) -> dict[str, Any]:
     if is_exact(config):
         record |= {"beside_random": args.beside_random, "reference": args.reference}
         record |= {"reference_sampler": args.reference_sampler, "reference_samples": args.reference_samples}
+        record["reference_warmup"] = args.reference_warmup
     return record
 
 
@@ -247,17 +248,13 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
     asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
     more = every_corruption(shifted, args.corruption_images) if args.corruptions else []
     common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
-    for group in groups:
-        score_coresets(
-            run, network, dataset, group, config, seeds=seeds, inputs=[*common, *more],
-            checkpoint_seconds=args.checkpoint_seconds,
-        )  # fmt: skip
     reference = None
     if args.reference != "none":
         settings = reference_settings(
             config.settings,
             len(dataset.train),
             sampler=args.reference_sampler,
+            warmup=args.reference_warmup,
             samples=args.reference_samples,
             leapfrog_steps=None if args.reference_sampler == "sghmc" else config.settings.leapfrog_steps,
         )
@@ -268,6 +265,12 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
         reference = make_reference(
             path, network, dataset, settings, inputs=common, device=device, checkpoint_seconds=args.checkpoint_seconds
         )
+    for group in groups:
+        score_coresets(
+            run, network, dataset, group, config, seeds=seeds, inputs=[*common, *more],
+            checkpoint_seconds=args.checkpoint_seconds,
+        )  # fmt: skip
+    if reference is not None:
         add_fidelity(run, network.name, dataset.name, reference)
     write_page(run.path, reference, title=f"{groups[0][0].method} on {dataset.name}")
 

@@ -64,7 +64,7 @@ def gaussian(chains: int) -> Target:
         return -0.5 * torch.einsum("ki,ij,kj->k", params, precision, params)
 
     start = scales * torch.randn(chains, d, generator=make_generator("cpu", 0), dtype=torch.float64)
-    settings = {"leapfrog_steps": 16, "step_size": 0.1, "warmup": 500, "samples": 1000}
+    settings = {"leapfrog_steps": 16, "step_size": 0.1, "warmup": 300, "samples": 300}
     return Target("Gaussian (10)", density, start, settings, _all, (np.zeros(d), covariance.diagonal().numpy()))
 
 
@@ -79,7 +79,7 @@ def linear(chains: int) -> Target:
     ones = torch.ones(len(y), dtype=torch.float64)
     posterior = Posterior(LinearRegression(noise), points, torch.zeros(len(y), dtype=torch.long), ones, prior_std=prior)
     start = 0.1 * torch.randn(chains, 10, generator=make_generator("cpu", 1), dtype=torch.float64)
-    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 500, "samples": 1000}
+    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 300, "samples": 300}
     return Target("linear regression (10)", posterior, start, settings, _all, (mean, np.diagonal(covariance).copy()))
 
 
@@ -91,7 +91,7 @@ def logistic(chains: int) -> Target:
     ones = torch.ones(len(y), dtype=torch.float64)
     posterior = Posterior(LogisticRegression(), points, torch.from_numpy(y), ones, prior_std=2.0)
     start = 0.1 * torch.randn(chains, 6, generator=make_generator("cpu", 2), dtype=torch.float64)
-    settings = {"leapfrog_steps": 10, "step_size": 0.05, "warmup": 500, "samples": 1000}
+    settings = {"leapfrog_steps": 10, "step_size": 0.05, "warmup": 300, "samples": 300}
     return Target("logistic regression (6)", posterior, start, settings, _all, None)
 
 
@@ -180,7 +180,7 @@ def main() -> None:
                 print(f"{backend} is not installed and left out.")
                 continue
             # Pyro and hamiltorch take their chains one by one: two of them are enough to know their speed
-            k = args.chains if backend == "native" or target.start.shape[1] < 100 else max(2, args.chains // 4)
+            k = args.chains if backend == "native" else max(2, args.chains // 4)
             draws = sample(
                 backend,
                 target.density,

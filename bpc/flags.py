@@ -126,6 +126,8 @@ class Scoring:
     keep it under runs/. DIR: where it is, or is to be kept."""
     reference_sampler: Annotated[str, Flag(metavar="sghmc|hmc|nuts")] = "sghmc"
     """exact: how the reference is sampled; hmc and nuts take all training images for every gradient."""
+    reference_warmup: int = 300
+    """exact: draws of each of the reference's chains that are discarded."""
     reference_samples: int = 400
     """exact: draws kept of each of the reference's chains."""
 
@@ -300,7 +302,7 @@ MINIMUM: dict[str, float] = {
         0,
     ),
     **dict.fromkeys(("iterations", "leapfrog_steps", "chains", "samples", "max_tree_depth", "reference_samples"), 1),
-    **dict.fromkeys(("warmup", "corruption_images"), 0),
+    **dict.fromkeys(("warmup", "reference_warmup", "corruption_images"), 0),
     **dict.fromkeys(("burn_in", "penalty"), 0),
 }
 

@@ -34,7 +34,7 @@ def reference_settings(settings: ExactSettings, training_images: int, **changes:
     """
     base = ExactSettings(
         sampler="sghmc",
-        chains=4,
+        chains=settings.chains,
         warmup=300,
         samples=400,
         leapfrog_steps=10,

@@ -3,16 +3,47 @@
 import json
 
 import pytest
-from cli import EXPERTS, kill_when, lines_of, one_line_error
+import torch
+from cli import EXPERTS, kill_when, lines_of
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import run
+from bpc.data import load_dataset
+from bpc.seeding import make_generator
+from bpc.selection import build_coreset, select
 
 NETWORK = ["--dataset", "digits", "--width", "4", "--depth", "1"]
 SHORT = ["--chains", "2", "--warmup", "10", "--samples", "12", "--leapfrog-steps", "2", "--test-images", "60"]
-REFERENCE = ["--reference-samples", "8", "--reference", "reference"]
+REFERENCE = ["--reference-warmup", "2", "--reference-samples", "8", "--reference", "reference"]
+
+
+@pytest.fixture(scope="module")
+def coreset(tmp_path_factory):
+    """A random coreset of digits, in a file."""
+    digits = load_dataset("digits")
+    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", 0))
+    path = tmp_path_factory.mktemp("coreset") / "coreset.safetensors"
+    build_coreset(digits, index, method="random", seed=0).save(path)
+    return path
 
 
 @pytest.fixture
-def coreset(place):
-    return place("select", *EXPERTS, "--method", "random", "--ipc", "1", check=0).stdout.strip()
+def here(tmp_path, monkeypatch, capsys):
+    """run.py in this process: exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("BPC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens: offline
+
+    def call(*arguments):
+        try:
+            code = run.main([*map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr().err
+
+    return call
 
 
 def rows(folder):
@@ -22,7 +53,7 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_the_whole_job_and_a_kill(place):
-    """Killed in the coreset's chains, in the reference's, and finished: the rows of a run that nobody disturbed."""
+    """Killed in the reference's chains, in the coreset's, and finished: the rows of a run that nobody disturbed."""
     learned = place(
         "distill", *EXPERTS, "--divergence", "fkl", "--ipc", "1", "--steps", "3", "--no-evaluate", check=0
     ).stdout.strip()
@@ -38,16 +69,18 @@ def test_the_whole_job_and_a_kill(place):
         "--checkpoint-seconds",
         "0",
     ]
-    done = place(*command, "--reference-samples", "8", "--reference", "ref-a", "--out", whole, check=0)
+    done = place(
+        *command, "--reference-warmup", "2", "--reference-samples", "8", "--reference", "ref-a", "--out", whole, check=0
+    )
     assert "about" in done.stderr and "It is kept in ref-a" in done.stderr
     for words in ("Agreement", "R-hat", "BPC-fKL †", "Random †", "Full data †", "have not mixed"):
         assert words in done.stdout + done.stderr, words
     for name in ("page.png", "page.pdf", "inference-fkl-hmc-exact-scaled-0.nc", "tables/comparison.md"):
         assert (whole / name).stat().st_size > 1000, name
 
-    again = [*command, "--reference-samples", "8", "--reference", "ref-b", "--out", killed]
-    assert kill_when(place.start(*again), lambda: list(killed.glob("chains-*.safetensors")))
+    again = [*command, "--reference-warmup", "2", "--reference-samples", "8", "--reference", "ref-b", "--out", killed]
     assert kill_when(place.start(*again), lambda: list((place.path / "ref-b").glob("chains-*.safetensors")))
+    assert kill_when(place.start(*again), lambda: list(killed.glob("chains-*.safetensors")))
     place(*again, check=0)
     assert rows(killed) == rows(whole)
     assert json.loads((killed / "run.json").read_text())["status"] == "done"
@@ -57,12 +90,11 @@ def test_the_whole_job_and_a_kill(place):
 
 
 @pytest.mark.slow
-def test_corruptions_have_their_own_table(place, coreset):
+def test_corruptions_have_their_own_table(here, coreset, tmp_path):
     command = ["evaluate", *NETWORK, "--coreset", coreset, "--iterations", "4", "--burn-in", "2", "--seeds", "2"]
-    out = place.path / "r"
-    done = place(*command, "--corruptions", "--corruption-images", "10", "--out", out, check=0)
-    assert "generated, 15 corruptions" in done.stderr
-    assert "frost is drawn" in done.stderr
+    out = tmp_path / "r"
+    code, said = here(*command, "--corruptions", "--corruption-images", "10", "--out", out)
+    assert code == 0 and "generated, 15 corruptions" in said
     text = (out / "tables" / "corruptions.md").read_text()
     assert "gaussian_noise" in text and "mCE" in text
     assert "@" not in (out / "tables" / "comparison.md").read_text()
@@ -86,20 +118,17 @@ def test_corruptions_have_their_own_table(place, coreset):
         (["--protocol", "exactly"], ["exactly", "exact-scaled"]),
     ],
 )
-def test_nonsense_is_one_line(place, coreset, arguments, words):
-    command = ["evaluate", *NETWORK, "--coreset", coreset, *SHORT, *REFERENCE]
-    done = place(*command, *arguments)
-    one_line_error(done, *words)
+def test_nonsense_is_one_line(here, coreset, arguments, words):
+    code, said = here("evaluate", *NETWORK, "--coreset", coreset, *SHORT, *REFERENCE, *arguments)
+    assert code == 2
+    assert len(said.splitlines()) == 1 and said.startswith("error: "), said
+    for word in words:
+        assert word in said
 
 
-def test_a_coreset_of_another_dataset_is_refused(place, coreset):
-    import torch
-    from safetensors.torch import load_file, save_file
-
+def test_a_coreset_that_does_not_fit_is_refused(here, coreset, tmp_path):
     tensors = load_file(coreset)
-    with open(coreset, "rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        metadata = json.loads(stream.read(size))["__metadata__"]
+    metadata = safe_open(coreset, "pt").metadata()
     changes = {
         "shape": ({"points": torch.zeros(10, 1, 9, 9)}, {}, "images are"),
         "mean": ({"mean": torch.tensor([0.5])}, {}, "normalised"),
@@ -109,16 +138,17 @@ def test_a_coreset_of_another_dataset_is_refused(place, coreset):
         "weights": ({"weights": torch.ones(3)}, {}, "weights"),
     }
     for name, (tensor, meta, word) in changes.items():
-        path = place.path / f"{name}.safetensors"
+        path = tmp_path / f"{name}.safetensors"
         save_file({**tensors, **tensor}, path, {**metadata, **meta})
-        done = place("evaluate", *NETWORK, "--coreset", path, "--protocol", "exact", *SHORT, *REFERENCE)
-        assert done.returncode == 2 and word.lower() in done.stderr.lower(), (name, done.stderr)
-        assert len(done.stderr.splitlines()) == 1, done.stderr
+        code, said = here("evaluate", *NETWORK, "--coreset", path, "--protocol", "exact", *SHORT, *REFERENCE)
+        assert code == 2 and word in said.lower(), (name, said)
+        assert len(said.splitlines()) == 1, said
 
 
 @pytest.mark.slow
-def test_another_reference_in_the_folder_is_refused(place, coreset):
+def test_another_reference_in_the_folder_is_refused(here, coreset, tmp_path):
     command = ["evaluate", *NETWORK, *SHORT, "--coreset", coreset, "--protocol", "exact"]
-    place(*command, *REFERENCE, "--out", place.path / "a", check=0)
-    done = place(*command, "--reference", "reference", "--reference-samples", "9", "--out", place.path / "b")
-    one_line_error(done, "reference", "samples")
+    assert here(*command, *REFERENCE, "--out", tmp_path / "a")[0] == 0
+    code, said = here(*command, "--reference", "reference", "--reference-samples", "9", "--out", tmp_path / "b")
+    assert code == 2
+    assert "reference" in said.splitlines()[-1] and "samples" in said.splitlines()[-1]

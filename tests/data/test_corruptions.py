@@ -25,7 +25,7 @@ def no_download(monkeypatch, tmp_path):
         raise DownloadError("not in tests")
 
     monkeypatch.setattr(frost, "fetch", refuse)
-    monkeypatch.setenv("BPC_CACHE", str(tmp_path))
+    monkeypatch.setenv("BPC_CACHE", str(tmp_path / "cache"))
     frost.frost_textures.cache_clear()
     yield
     frost.frost_textures.cache_clear()
@@ -180,13 +180,17 @@ def test_frost_that_is_drawn_says_so(monkeypatch):
         assert texture.mean() == pytest.approx(mean, abs=4) and texture.std() == pytest.approx(std, abs=5)
 
 
-def test_frost_of_the_data_root(tmp_path):
+def test_frost_of_the_data_root(tmp_path, monkeypatch):
     from PIL import Image
 
     (tmp_path / "frost").mkdir()
     for i, remote in enumerate(frost.FROST_FILES):
         Image.new("RGB", (300, 250), (i, 10, 20)).save(tmp_path / "frost" / remote.name)
     frost.use_frost_of(tmp_path)
+    assert float(frost.frost_textures()[1].mean()) == pytest.approx((1 + 10 + 20) / 3)
+    frost.frost_textures.cache_clear()
+    monkeypatch.setattr(frost, "_root", None)  # nobody has named one
+    monkeypatch.setenv("BPC_DATA_ROOT", str(tmp_path))
     assert float(frost.frost_textures()[1].mean()) == pytest.approx((1 + 10 + 20) / 3)
     assert corrupt(images(), "frost", 1).shape == (3, 3, 16, 16)
 
