@@ -61,7 +61,7 @@ def device_name(device: torch.device) -> str:
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     found = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "scikit-learn", "arviz", "pyro-ppl", "bayesian-pseudocoresets"):
+    for package in ("torch", "numpy", "scikit-learn", "arviz", "pyro-ppl", "hamiltorch", "bayesian-pseudocoresets"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

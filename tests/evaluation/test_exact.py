@@ -198,6 +198,16 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, digits):
     assert not rows.duplicated(["method", "sampler", "seed", "metric"]).any()
 
 
+def test_the_saved_predictive_pools_the_chains(scored, net, digits, inputs):
+    folder, _ = scored
+    learned = random_coreset(digits, 9).replace(method="fkl")
+    (result,) = sample_coresets(net, digits, [learned], config(), seeds=[1], inputs=inputs)
+    tensors, _ = load_tensors(folder / "predictive-fkl-hmc-exact-1.safetensors")
+    assert not torch.allclose(result.probs["test"][0], result.probs["test"][1], atol=1e-4)
+    torch.testing.assert_close(tensors["probs"], result.probs["test"].mean(0), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(tensors["probs_corrupted"], result.probs["corrupted"].mean(0), rtol=1e-3, atol=1e-5)
+
+
 def test_the_file_of_draws_is_arviz_s(scored):
     folder, _ = scored
     data = az.from_netcdf(folder / "inference-fkl-hmc-exact-0.nc")
