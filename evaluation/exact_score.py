@@ -125,7 +125,7 @@ def write_result(
     save_tensors(run.path / predictive_name(cell, result.seed), pooled, metadata)
 
     found = diagnose(data)
-    values = {**_metrics(pooled), **_diagnostic_rows(found)}
+    values = {**_metrics(pooled), **_diagnostic_rows(found, recorded_energy="energy" in data["sample_stats"])}
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         for key, value in {**cell, "seed": result.seed}.items():
@@ -163,7 +163,7 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     return {metric: float(value) for metric, value in found.items()}
 
 
-def _diagnostic_rows(found: Diagnostics) -> dict[str, float]:
+def _diagnostic_rows(found: Diagnostics, *, recorded_energy: bool) -> dict[str, float]:
     names = (
         "acceptance",
         "divergences",
@@ -174,7 +174,10 @@ def _diagnostic_rows(found: Diagnostics) -> dict[str, float]:
         "ebfmi",
         "mixed",
     )
-    return {name: float(getattr(found, name)) for name in names}
+    values = {name: float(getattr(found, name)) for name in names}
+    if not recorded_energy:  # SGHMC has none: a quantity that does not exist is no row
+        del values["ebfmi"]
+    return values
 
 
 def _row(run: Run, network: str, dataset: str, cell: Cell, seed: int, metric: str, value: float, seconds: float) -> Row:

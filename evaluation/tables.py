@@ -330,7 +330,7 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool, di
             f"{_UNMIXED} chains of at least one seed have not mixed: an R-hat above 1.01, an ESS below 100 a chain, an E-BFMI "
             "below 0.3, a divergence, or a chain that is stuck or not finite. Read the row as what these chains found."
         )
-    bad = part[(part["n_nonfinite"] > 0) & part["metric"].isin(metrics)]
+    bad = part[(part["n_nonfinite"] > 0) & part["metric"].isin(set(metrics) - set(_NOT_RANKED))]
     for (method, augment, ipc), rows in bad.groupby(["method", "augment", "ipc"], sort=False):
         worst = rows.sort_values("n_nonfinite").iloc[-1]
         place = "" if method == "full" else f" at {ipc} ipc"
