@@ -96,12 +96,12 @@ def logistic(chains: int) -> Target:
 
 
 def convnet(chains: int) -> Target:
-    """Width 8, depth 2, 1,026 parameters; ten digits of weight 20 each."""
+    """Width 8, depth 2, 1,026 parameters; ten digits of weight 6 each."""
     digits = load_dataset("digits")
     net = ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
     index = torch.stack([torch.nonzero(digits.train.labels == y)[0, 0] for y in range(10)])
     points, labels = digits.normalise(digits.train.images[index]), digits.train.labels[index]
-    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 20.0), prior_std=0.3)
+    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 6.0), prior_std=0.25)
     test, truth = digits.normalise(digits.test.images[:20]), digits.test.labels[:20]
 
     def quantities(params: Tensor) -> np.ndarray:
@@ -112,7 +112,7 @@ def convnet(chains: int) -> Target:
         return picked.double().numpy().reshape(k, s, -1)
 
     start = 0.05 * torch.randn(chains, net.num_params, generator=make_generator("cpu", 3))
-    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 100, "samples": 100, "max_tree_depth": 6}
+    settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 150, "samples": 150, "max_tree_depth": 6}
     return Target("ConvNet (1,026)", posterior, start, settings, quantities, None)
 
 
