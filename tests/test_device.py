@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bpc.augment import AugmentConfig
+from bpc.data import GeneratedCorruptions
 from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start
 from bpc.divergences import ExpertWindow
 from bpc.likelihood import Classifier
@@ -13,6 +14,9 @@ from bpc.models import ConvNet, ConvNetConfig
 from bpc.presets import DIVERGENCES, distill_preset, make_divergence
 from bpc.selection import build_coreset, select
 from evaluation.evaluate import EvaluationConfig, evaluate
+from evaluation.exact import ExactConfig, sample_coresets
+from evaluation.inputs import Inputs, mixed_corruptions
+from evaluation.protocols import ExactSettings
 from expert_trajectories import ExpertConfig, TrajectoryStore, store_meta, train_experts
 
 cuda = pytest.param(
@@ -74,3 +78,23 @@ def test_experts_distillation_and_scores(device, net, digits, tmp_path):
         (block,) = evaluate(net, data, [coreset], scoring, seeds=[0, 1], augment=config.augment)
         assert block.probs.shape == (2, 40, 10)
         assert torch.isfinite(block.metrics["nll"]).all()
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
+def test_exact_posteriors(device, net, digits, sampler):
+    """Chains, traces and predictives on the device, with corrupted images that come from the CPU."""
+    data = digits.to(device)
+    index = select("random", digits.train.labels, 1, 10, generator=torch.Generator().manual_seed(0))
+    coreset = build_coreset(data, index, method="random", seed=0)
+    settings = ExactSettings(
+        sampler=sampler, chains=2, warmup=4, samples=8, leapfrog_steps=2, max_tree_depth=3, batch=4
+    )
+    shifted = mixed_corruptions(GeneratedCorruptions(digits.test.take(torch.arange(20)), ("fog",)), 10)
+    asked = [Inputs("test", data.test), shifted._replace(split=shifted.split.to(device))]
+    (result,) = sample_coresets(net, data, [coreset], ExactConfig(settings=settings), seeds=[0], inputs=asked)
+    assert {name: tuple(p.shape) for name, p in result.probs.items()} == {
+        "test": (2, 500, 10),
+        "corrupted": (2, 10, 10),
+    }
+    assert all(p.device.type == "cpu" for p in result.probs.values())
+    assert torch.isfinite(result.traces.log_density).all()
