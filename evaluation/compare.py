@@ -104,7 +104,7 @@ def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(path.rglob("rows.csv"))
-            if not found:
+            if not found and not any(path.rglob("coreset.safetensors")):  # coresets alone are there for their pictures
                 raise DataError(f"No rows.csv in {path} or below it; expected the folder of an evaluated run.")
             files.update(dict.fromkeys(p.resolve() for p in found))
         elif path.is_file():
@@ -112,7 +112,7 @@ def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
         else:
             raise DataError(f"No such run: {path}; expected a run's folder, its rows.csv, or a folder of runs.")
     if not files:
-        raise DataError("No run was given to compare; expected at least one run's folder.")
+        raise DataError("No evaluated run was given to compare; expected at least one folder with a rows.csv.")
     frames = [read_rows(file).assign(**_context(file)) for file in files]
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:

@@ -189,8 +189,11 @@ def test_what_cannot_be_compared_is_one_clear_line(tmp_path):
         load_runs([tmp_path / "missing"])
     with pytest.raises(DataError, match=r"No rows\.csv"):
         load_runs([tmp_path])
-    with pytest.raises(DataError, match="No run was given"):
-        load_runs([])
+    (tmp_path / "coresets").mkdir()
+    (tmp_path / "coresets" / "coreset.safetensors").touch()  # learned, not scored: nothing of it stands in a table
+    for nothing in ([], [tmp_path / "coresets"]):
+        with pytest.raises(DataError, match="No evaluated run was given"):
+            load_runs(nothing)
     RowWriter(tmp_path / "a" / "rows.csv").close()
     with pytest.raises(DataError, match="no rows yet"):
         load_runs([tmp_path])
