@@ -6,6 +6,7 @@ import arviz as az
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Normal
 
 import evaluation.exact as exact_module
 from bpc.coreset import Pseudocoreset
@@ -296,6 +297,25 @@ def test_an_informative_coreset_is_nearer_to_the_reference(digits):
         found[name] = result.probs["test"].double().mean(0)
     tv = {name: float(fidelity(p, found["reference"]).tv) for name, p in found.items()}
     assert max(tv["again"], tv["half"]) < tv["noise"] - 0.1, tv
+
+
+def test_the_reference_s_target_is_the_posterior_of_every_training_image(net, digits, inputs, tmp_path, monkeypatch):
+    seen = []
+
+    def stop(network, dataset, posterior, settings, **rest):
+        seen.append(posterior)
+        return iter(())
+
+    monkeypatch.setattr("evaluation.reference.sample_posterior", stop)
+    settings = reference_settings(SHORT, len(digits.train), warmup=1, samples=1)
+    make_reference(tmp_path / "r", net, digits, settings, inputs=inputs[:1], device=torch.device("cpu"))
+    theta = net.init(2, make_generator("cpu", 5))
+    images, labels = digits.normalise(digits.train.images), digits.train.labels
+    expected = torch.stack([Normal(0.0, settings.prior_std).log_prob(t).sum() for t in theta])
+    expected -= Normal(0.0, settings.prior_std).log_prob(torch.zeros(())) * net.num_params
+    log_lik = net(theta, images).log_softmax(-1)[:, torch.arange(len(labels)), labels]
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[0](theta), expected + log_lik.sum(1), rtol=1e-4, atol=1e-2)
 
 
 def test_another_reference_s_images_are_refused(scored, net, digits, inputs, tmp_path):
