@@ -307,7 +307,7 @@ def test_the_reference_s_target_is_the_posterior_of_every_training_image(net, di
         return iter(())
 
     monkeypatch.setattr("evaluation.reference.sample_posterior", stop)
-    settings = reference_settings(SHORT, len(digits.train), warmup=1, samples=1)
+    settings = reference_settings(SHORT, len(digits.train), warmup=1, samples=4)
     make_reference(tmp_path / "r", net, digits, settings, inputs=inputs[:1], device=torch.device("cpu"))
     theta = net.init(2, make_generator("cpu", 5))
     images, labels = digits.normalise(digits.train.images), digits.train.labels
