@@ -69,6 +69,7 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     """The trajectory store, trained until it holds what is asked for; says what it does and for how long."""
     import pandas as pd
 
+    from bpc.budget import pairs_at_once
     from bpc.progress import duration, progress, say
     from bpc.runs import Run, default_out
     from evaluation.plots import plot_learning_curves
@@ -95,7 +96,8 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     together = args.together or (1 if setting.device.type == "cpu" else 10)
     with store.lock(), Run(path, "experts", store.meta, setting.device, seed=args.expert_seed) as run:
         left = sum(epochs - max(store.epochs(e), 0) for e in missing)
-        seconds = estimate_seconds(setting.network, setting.dataset, config, together) * left
+        at_once = pairs_at_once(setting.network, setting.device, args.memory_budget)
+        seconds = estimate_seconds(setting.network, setting.dataset, config, together, at_once) * left
         say(
             f"Training {len(missing)} experts ({setting.network.name}, {setting.network.num_params:,} parameters) to "
             f"{epochs} epochs first: about {duration(seconds)} here. They are kept in {path}; fewer: --num-experts."
@@ -112,6 +114,7 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
                 epochs=epochs,
                 seed=args.expert_seed,
                 together=together,
+                at_once=at_once,
             ):
                 done += len(step.experts)
                 accuracy = sum(r["test_accuracy"] for r in step.records) / len(step.records)
@@ -229,6 +232,7 @@ def score_all(args: Any, setting: Setting, run: Any, coresets: list[Any], config
             augment=setting.augment,
             extra=[i._replace(split=i.split.to(setting.device)) for i in extra],
             chains_at_once=args.chains_at_once,
+            memory_budget=args.memory_budget,
             checkpoint_seconds=args.checkpoint_seconds,
         )
 
@@ -263,11 +267,19 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
             "reference", dataset.name, network.name, settings.label, short_hash(record)
         )  # fmt: skip
         reference = make_reference(
-            path, network, dataset, settings, inputs=common, device=device, checkpoint_seconds=args.checkpoint_seconds
+            path,
+            network,
+            dataset,
+            settings,
+            inputs=common,
+            device=device,
+            memory_budget=args.memory_budget,
+            checkpoint_seconds=args.checkpoint_seconds,
         )
     for group in groups:
         score_coresets(
             run, network, dataset, group, config, seeds=seeds, inputs=[*common, *more],
+            memory_budget=args.memory_budget,
             checkpoint_seconds=args.checkpoint_seconds,
         )  # fmt: skip
     if reference is not None:
@@ -343,6 +355,7 @@ def run_experts(args: Experts) -> Path:
 
 def run_distill(args: Distill) -> Path:
     from bpc.augment import AUGMENT_NONE
+    from bpc.budget import pairs_at_once
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, initial_coreset, real_batches
     from bpc.errors import unknown_name
@@ -412,7 +425,9 @@ def run_distill(args: Distill) -> Path:
         else:
             if preset.note and args.evaluate:
                 say(f"Preset {preset.name}: {preset.note}")
-            chunk = args.chunk or (1 if setting.device.type == "cpu" else preset.samples)
+            at_once = pairs_at_once(
+                network, setting.device, args.memory_budget, second_order=args.divergence == "wasserstein"
+            )
             divergence = make_divergence(
                 args.divergence,
                 preset,
@@ -420,7 +435,7 @@ def run_distill(args: Distill) -> Path:
                 setting.augment,
                 diagonal=args.diagonal,
                 reduction=args.reduction,
-                chunk=chunk,
+                at_once=at_once,
             )
             template = Pseudocoreset(
                 points=initial.points,

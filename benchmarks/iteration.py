@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from bpc.augment import AugmentConfig
+from bpc.budget import pairs_at_once
 from bpc.data import load_dataset
 from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start
 from bpc.divergences import ExpertWindow
@@ -37,8 +38,8 @@ def main() -> None:
     data = load_dataset("cifar10", data_root=args.data_root).to(device)
     net = ConvNet(ConvNetConfig(width=args.width), data.image_shape, data.num_classes)
     preset = distill_preset("kim2022", args.divergence, args.ipc)
-    chunk = 1 if device.type == "cpu" else preset.samples
-    divergence = make_divergence(args.divergence, preset, Classifier(net), AugmentConfig(), chunk=chunk)
+    at_once = pairs_at_once(net, device, second_order=args.divergence == "wasserstein")
+    divergence = make_divergence(args.divergence, preset, Classifier(net), AugmentConfig(), at_once=at_once)
     # the cost does not depend on where the experts are
     window = ExpertWindow(net.init(divergence.expert_epochs + 1, make_generator(device, 0)))
     initial = initial_coreset(data, args.ipc, source="real", student_lr=preset.student_lr, total_weight=None, seed=0)

@@ -46,6 +46,9 @@ class Common:
     """Go on with what the folder holds; --no-resume starts over."""
     checkpoint_seconds: float = 30.0
     """A kill loses at most this much work."""
+    memory_budget: Annotated[float | None, Flag(metavar="GIB")] = None
+    """Memory for activations: work is cut into pieces that fit, with the same result to rounding. Default 0.5 on the CPU, where
+    more is no faster, and half of the card on a GPU."""
 
 
 @dataclass(kw_only=True)
@@ -185,8 +188,6 @@ class Distill(Scoring, Training, Model, Common):
     """Learn the points' weights as well, as in the original pseudocoresets."""
     lr_weights: float = 0.1
     """Step size of the weights."""
-    chunk: int | None = None
-    """Gaussian draws evaluated at once: less memory, the same result. Default 1 on the CPU, all on a GPU."""
 
 
 @dataclass(kw_only=True)
@@ -285,9 +286,7 @@ COMMANDS: dict[str, Any] = {
 
 # smallest values that mean something; what a preset or a component checks itself is not repeated here
 MINIMUM: dict[str, float] = {
-    **dict.fromkeys(
-        ("ipc", "seeds", "num_experts", "epochs", "together", "chunk", "width", "depth", "expert_batch"), 1
-    ),
+    **dict.fromkeys(("ipc", "seeds", "num_experts", "epochs", "together", "width", "depth", "expert_batch"), 1),
     **dict.fromkeys(
         (
             "test_images",

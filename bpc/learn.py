@@ -10,10 +10,14 @@ import torch
 from bpc.coreset import Pseudocoreset
 from bpc.distill import DistillState, OuterConfig, distill, load_state, save_state, start
 from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.estimate import step_seconds
 from bpc.progress import duration, progress, say
 from bpc.runs import Run
+from bpc.seeding import make_generator
 
 __all__ = ["learn"]
+
+WORTH_ESTIMATING = 100  # steps; below, the progress bar knows as soon
 
 
 def learn(
@@ -48,6 +52,13 @@ def learn(
         if state.step < steps:
             say(f"Going on from step {state.step} of {steps}.")
     run.trim_log("step", state.step)
+    if steps - state.step >= WORTH_ESTIMATING:
+        choose = make_generator("cpu", seed, "estimate")
+        window, real = sample_window(choose), None if sample_real is None else sample_real(choose)
+        seconds = step_seconds(divergence, initial, window, real)
+        if seconds is not None and seconds * (steps - state.step) > 60:
+            left = duration(seconds * (steps - state.step))
+            say(f"About {seconds:.2g} s a step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
     saved = begun = time.monotonic()
     with progress(f"Learning ({template.method}, ipc {template.ipc})", steps, state.step) as report:
         loop = distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed)

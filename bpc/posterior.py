@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
-from bpc.samplers.base import value_and_grad
+from bpc.pieces import params_gradient
 from bpc.seeding import ChainGenerators
 
 __all__ = ["Posterior"]
@@ -23,7 +23,8 @@ class Posterior:
         weights: (m,); a coreset's weights, or ones for data.
         prior_std: of the Gaussian prior on every parameter.
         per_chain: each chain has points of its own (another coreset with the same labels and weights).
-        points_at_once: points per pass of `value_and_gradient`, which bounds its memory and changes nothing else; 0 is all.
+        points_at_once: pairs of chain and point per pass of `value_and_gradient`, which bounds its memory and changes nothing
+            else; 0 is all.
     """
 
     def __init__(
@@ -58,20 +59,17 @@ class Posterior:
         return log_lik + self.log_prior(params)
 
     def value_and_gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """(k,) and (k, p), with the graph of `points_at_once` points alive at a time."""
-        m, size = len(self.labels), self.points_at_once
-        if not 0 < size < m:
-            return value_and_grad(self.__call__, params)
-        value, grad = value_and_grad(self.log_prior, params)
-        for first in range(0, m, size):
-            part = slice(first, first + size)
-
-            def share(theta: Tensor, part: slice = part) -> Tensor:
-                return (self.log_likelihood(theta, self._take(part), self.labels[part]) * self.weights[part]).sum(1)
-
-            more, slope = value_and_grad(share, params)
-            value, grad = value + more, grad + slope
-        return value, grad
+        """(k,) and (k, p), piece by piece."""
+        value, gradient = params_gradient(
+            self.log_likelihood,
+            params,
+            self.points,
+            self.labels,
+            self.weights,
+            each=self._per_chain,
+            at_once=self.points_at_once,
+        )
+        return value + self.log_prior(params.detach()), gradient - params.detach() / self.prior_std**2
 
     def chain(self, i: int) -> Posterior:
         """The density of chain i alone, on (1, p)."""
@@ -97,6 +95,3 @@ class Posterior:
             for i, row in enumerate(index)
         ]  # fmt: skip
         return total + m / size * torch.cat(log_lik).sum(1)
-
-    def _take(self, part: slice) -> Tensor:
-        return self.points[:, part] if self._per_chain else self.points[part]

@@ -168,7 +168,7 @@ def make_divergence(
     *,
     diagonal: bool = False,
     reduction: str = "mean",
-    chunk: int = 1,
+    at_once: int = 0,
 ) -> Divergence:
     """Build the divergence object that `preset` describes.
 
@@ -179,7 +179,7 @@ def make_divergence(
         augment: differentiable augmentation, or None.
         diagonal: BPC-W with diagonal covariances (Appendix C.1).
         reduction: "mean" or "sum"; see the divergences.
-        chunk: Monte Carlo draws evaluated at once.
+        at_once: pairs of network and image in a piece, see `bpc.pieces` and `bpc.budget`; 0 is all.
     """
     if reduction not in ("mean", "sum"):
         raise unknown_name("reduction", reduction, ("mean", "sum"))
@@ -194,7 +194,7 @@ def make_divergence(
                 sigma_expert=preset.sigma_expert,
                 augment=augment,
                 reduction=reduction,  # type: ignore[arg-type]
-                chunk=chunk,
+                at_once=at_once,
             ),
         )
     if name == "rkl":
@@ -206,7 +206,7 @@ def make_divergence(
                 sigma=preset.sigma_core,
                 augment=augment,
                 reduction=reduction,  # type: ignore[arg-type]
-                chunk=chunk,
+                at_once=at_once,
             ),
         )
     if name == "wasserstein":
@@ -217,6 +217,7 @@ def make_divergence(
                 expert_epochs=preset.expert_epochs,
                 augment=augment,
                 diagonal=diagonal,
+                at_once=at_once,
             ),
         )
     raise unknown_name("divergence", name, DIVERGENCES)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bpc.augment import AugmentConfig
+from bpc.budget import pairs_at_once
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
 from bpc.errors import ConfigError, unknown_name
@@ -26,9 +27,6 @@ from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import KIM2022_PROTOCOLS, KIM2022_SAMPLERS, ChainPlan, kim2022_plan, kim2022_settings
 
 __all__ = ["BlockResult", "EvaluationConfig", "check_coreset", "evaluate", "iterations", "shifted_metrics"]
-
-CPU_IMAGES_AT_ONCE = 1000  # coreset images whose activations are alive together, over chains
-GPU_IMAGES_AT_ONCE = 20000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +101,7 @@ def evaluate(
     augment: AugmentConfig | None = None,
     extra: Sequence[Inputs] = (),
     chains_at_once: int = 0,
+    memory_budget: float | None = None,
     folder: Path | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
@@ -123,6 +122,7 @@ def evaluate(
         augment: for A-SGHMC, the augmentation the coreset was trained with.
         extra: corrupted images; `SHIFTED` metrics of each go into the results as ``accuracy@fog-3``, and `mce`.
         chains_at_once: chains per block; 0 chooses by memory.
+        memory_budget: GiB for activations; None as `bpc.budget` decides.
         folder: for checkpoints; None keeps none.
         checkpoint_seconds: at most this much work is lost by a kill.
         config_hash: of the run that the checkpoints belong to.
@@ -138,8 +138,7 @@ def evaluate(
     device = dataset.test.images.device
     split = pick_images(dataset.test, config.test_images)
     m = len(coresets[0])
-    budget = CPU_IMAGES_AT_ONCE if device.type == "cpu" else GPU_IMAGES_AT_ONCE
-    block = chains_at_once or max(1, min(len(seeds), budget // m))
+    block = chains_at_once or max(1, min(len(seeds), pairs_at_once(network, device, memory_budget) // m))
     finished = 0
     for begin in range(0, len(seeds), block):
         chosen = list(seeds[begin : begin + block])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bpc.budget import pairs_at_once
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
 from bpc.errors import ConfigError
@@ -28,8 +29,6 @@ from evaluation.protocols import ExactSettings, exact_plan
 
 __all__ = ["ExactConfig", "ExactResult", "Traces", "chain_seeds", "sample_coresets", "sample_posterior"]
 
-CPU_POINTS_AT_ONCE = 1000  # points whose activations are alive together, over chains
-GPU_POINTS_AT_ONCE = 20000
 TRACKED = 64  # test images whose predicted probability is traced draw by draw
 
 
@@ -241,6 +240,7 @@ def sample_coresets(
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
     folder: Path | None = None,
+    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
     report: Callable[[int, str], None] = lambda done, note: None,
@@ -250,6 +250,7 @@ def sample_coresets(
     Args:
         coresets: one for all seeds, or one for each; checked already, all with the same labels and weights.
         folder: for checkpoints; None keeps none.
+        memory_budget: GiB for activations; None as `bpc.budget` decides.
         network, dataset, config, seeds, inputs, checkpoint_seconds, config_hash, report: as above.
     """
     if len(coresets) not in (1, len(seeds)):
@@ -262,7 +263,7 @@ def sample_coresets(
     weights = first.weights.to(device)
     if config.protocol == "exact-scaled":
         weights = weights * (len(dataset.train) / weights.sum())
-    budget = CPU_POINTS_AT_ONCE if device.type == "cpu" else GPU_POINTS_AT_ONCE
+    budget = pairs_at_once(network, device, memory_budget)
     block = max(1, min(len(seeds), budget // (len(first) * chains)))
     for begin in range(0, len(seeds), block):
         chosen = list(seeds[begin : begin + block])
@@ -277,7 +278,7 @@ def sample_coresets(
             weights,
             prior_std=config.settings.prior_std,
             per_chain=len(coresets) > 1,
-            points_at_once=budget if len(first) > budget else 0,
+            points_at_once=budget,
         )
         checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
         before = begin * chains * (config.settings.warmup + config.settings.samples)

@@ -53,13 +53,15 @@ def score_coresets(
     *,
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
+    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> None:
     """Sample the posterior of a coreset (or of one for each seed) and write what is not there yet.
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact.sample_coresets`.
+        network, dataset, coresets, config, seeds, inputs, memory_budget, checkpoint_seconds: as for
+            `evaluation.exact.sample_coresets`.
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
@@ -81,6 +83,7 @@ def score_coresets(
             seeds=left,
             inputs=inputs,
             folder=run.path,
+            memory_budget=memory_budget,
             checkpoint_seconds=checkpoint_seconds,
             config_hash=f"{run.hash}-{first.method}",
             report=report.update,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bpc.budget import pairs_at_once
 from bpc.data import Dataset
 from bpc.likelihood import Classifier
 from bpc.models import Network
@@ -16,7 +17,7 @@ from bpc.posterior import Posterior
 from bpc.progress import duration, progress, say
 from bpc.runs import Run
 from bpc.samplers import value_and_grad
-from evaluation.exact import CPU_POINTS_AT_ONCE, GPU_POINTS_AT_ONCE, sample_posterior
+from evaluation.exact import sample_posterior
 from evaluation.exact_score import Cell, write_result, written_seeds
 from evaluation.inputs import Inputs
 from evaluation.protocols import ExactSettings
@@ -67,6 +68,7 @@ def make_reference(
     *,
     inputs: Sequence[Inputs],
     device: torch.device,
+    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Path:
     """Sample the posterior of the full training set twice and store it in `path`, unless it is there. Resumes.
@@ -81,14 +83,13 @@ def make_reference(
             return path
         with RowWriter(path / "rows.csv"):
             pass
-        budget = CPU_POINTS_AT_ONCE if device.type == "cpu" else GPU_POINTS_AT_ONCE
         posterior = Posterior(
             Classifier(network),
             dataset.normalise(dataset.train.images),
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
             prior_std=settings.prior_std,
-            points_at_once=budget,
+            points_at_once=pairs_at_once(network, device, memory_budget),
         )
         left = [seed for seed in REFERENCE_SEEDS if seed not in written_seeds(run, cell)]
         draws = (settings.warmup + settings.samples) * settings.chains

@@ -34,6 +34,7 @@ def score(
     augment: AugmentConfig | None = None,
     extra: Sequence[Inputs] = (),
     chains_at_once: int = 0,
+    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> None:
     """Evaluate and write ``rows.csv`` (one row a seed and metric) and ``predictive-*.safetensors`` in the run's folder.
@@ -42,7 +43,7 @@ def score(
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, augment, extra, chains_at_once, checkpoint_seconds: as for
+        network, dataset, coresets, config, seeds, augment, extra, chains_at_once, memory_budget, checkpoint_seconds: as for
             `evaluation.evaluate.evaluate`.
     """
     first = coresets[0]
@@ -74,6 +75,7 @@ def score(
                 augment=augment,
                 extra=extra,
                 chains_at_once=chains_at_once,
+                memory_budget=memory_budget,
                 folder=run.path,
                 checkpoint_seconds=checkpoint_seconds,
                 config_hash=f"{run.hash}-{first.method}",

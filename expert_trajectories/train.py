@@ -16,6 +16,7 @@ from bpc.augment import AugmentConfig, apply, draw
 from bpc.data import Dataset, Split
 from bpc.errors import ConfigError, NumericalError
 from bpc.models import Network
+from bpc.pieces import pieces
 from bpc.seeding import make_generator
 from expert_trajectories.store import TrajectoryStore
 
@@ -86,7 +87,14 @@ def _score(network: Network, params: Tensor, dataset: Dataset, split: Split) -> 
 
 
 def _epoch(
-    network: Network, params: Tensor, dataset: Dataset, config: ExpertConfig, seed: int, experts: list[int], epoch: int
+    network: Network,
+    params: Tensor,
+    dataset: Dataset,
+    config: ExpertConfig,
+    seed: int,
+    experts: list[int],
+    epoch: int,
+    at_once: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One epoch of a group: new parameters (k, p), and the running mean loss and accuracy (k,) over its batches.
 
@@ -108,14 +116,17 @@ def _epoch(
             images = torch.stack(
                 [apply(x, draw(config.augment, b, shape, g, device=device)) for x, g in zip(images, noise, strict=True)]
             )
-        leaf = params.requires_grad_(True)
-        logits = network(leaf, images)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(k, b)
-        # the sum over experts of mean losses: each expert's gradient is its own
-        (gradient,) = torch.autograd.grad(losses.mean(1).sum(), leaf)
-        params = leaf.detach() - config.lr * gradient
-        loss_sum += losses.detach().sum(1)
-        correct += (logits.detach().argmax(-1) == labels.view(k, b)).sum(1)
+        labels = labels.view(k, b)
+        gradient = torch.zeros_like(params)
+        for rows, columns in pieces(k, b, at_once):
+            leaf = params[rows].detach().requires_grad_(True)
+            logits, truth = network(leaf, images[rows, columns]), labels[rows, columns]
+            losses = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view(truth.shape)
+            # the sum over experts of mean losses: each expert's gradient is its own
+            gradient[rows] += torch.autograd.grad(losses.sum() / b, leaf)[0]
+            loss_sum[rows] += losses.detach().sum(1)
+            correct[rows] += (logits.detach().argmax(-1) == truth).sum(1)
+        params = params - config.lr * gradient
     return params, loss_sum / n, correct / n
 
 
@@ -129,6 +140,7 @@ def train_experts(
     epochs: int,
     seed: int,
     together: int = 1,
+    at_once: int = 0,
 ) -> Iterator[ExpertProgress]:
     """Train until `num_experts` experts have `epochs` epochs each, yielding after every epoch of every group.
 
@@ -141,6 +153,7 @@ def train_experts(
         num_experts, epochs: how much there shall be in the end.
         seed: of initialisation, order and augmentation.
         together: experts per group, trained in one batch.
+        at_once: pairs of expert and image in a piece, see `bpc.pieces` and `bpc.budget`; 0 is all.
 
     Raises:
         NumericalError: an expert diverged; its last snapshot stays.
@@ -162,7 +175,7 @@ def train_experts(
         else:
             params = torch.cat([store.snapshots(e, done, done) for e in experts]).to(device)
         for epoch in range(done + 1, epochs + 1):
-            params, train_loss, train_accuracy = _epoch(network, params, dataset, config, seed, experts, epoch)
+            params, train_loss, train_accuracy = _epoch(network, params, dataset, config, seed, experts, epoch, at_once)
             if not bool(torch.isfinite(params).all()):
                 raise NumericalError(
                     f"Expert training diverged in epoch {epoch} (experts {experts[0]} to {experts[-1]}); "
@@ -183,7 +196,9 @@ def train_experts(
             yield ExpertProgress(experts, epoch, records)
 
 
-def estimate_seconds(network: Network, dataset: Dataset, config: ExpertConfig, together: int) -> float:
+def estimate_seconds(
+    network: Network, dataset: Dataset, config: ExpertConfig, together: int, at_once: int = 0
+) -> float:
     """Seconds that one epoch of one expert takes here, from a few timed steps."""
     device = dataset.train.images.device
     few = dataclasses.replace(
@@ -191,10 +206,10 @@ def estimate_seconds(network: Network, dataset: Dataset, config: ExpertConfig, t
     )
     params = network.init(together, make_generator(device, 0, "estimate"))
     experts = list(range(together))
-    _epoch(network, params, few, config, 0, experts, 0)  # warm-up
+    _epoch(network, params, few, config, 0, experts, 0, at_once)  # warm-up
     started = time.perf_counter()
     repeats = 2
     for i in range(repeats):
-        params, loss, _ = _epoch(network, params, few, config, 0, experts, i)
+        params, loss, _ = _epoch(network, params, few, config, 0, experts, i, at_once)
     float(loss.sum())  # wait for the device
     return (time.perf_counter() - started) / repeats / together * len(dataset.train) / len(few.train)

@@ -42,7 +42,7 @@ def test_divergences(device, net, digits, name):
     snapshots = net.init(3, torch.Generator().manual_seed(0))
     results = []
     for place in ("cpu", device):
-        divergence = make_divergence(name, preset, Classifier(net), None, chunk=1 if place == "cpu" else 4)
+        divergence = make_divergence(name, preset, Classifier(net), None, at_once=5 if place == "cpu" else 0)
         here = digits if place == "cpu" else data
         initial = initial_coreset(here, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
         window = ExpertWindow(snapshots[: 1 + divergence.expert_epochs].to(place))
@@ -65,7 +65,7 @@ def test_experts_distillation_and_scores(device, net, digits, tmp_path):
     store = TrajectoryStore.create(tmp_path, net.num_params, store_meta(data, net, config, 0))
     list(train_experts(store, net, data, config, num_experts=2, epochs=3, seed=0, together=2))
     preset = dataclasses.replace(distill_preset("digits", "fkl", 1), inner_steps=3, samples=4)
-    divergence = make_divergence("fkl", preset, Classifier(net), config.augment, chunk=2)
+    divergence = make_divergence("fkl", preset, Classifier(net), config.augment, at_once=20)
     initial = initial_coreset(data, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
     loop = distill(
         start(initial), divergence, store.sampler(2, 2, device), None, OuterConfig(lr_points=1.0), steps=2, seed=0

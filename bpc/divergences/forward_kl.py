@@ -13,6 +13,7 @@ from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, 
 from bpc.divergences.inner import augmentation_draws, augmented, inner_end
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
+from bpc.pieces import points_gradient
 
 __all__ = ["ForwardKL", "ForwardKLConfig", "forward_kl_gradient"]
 
@@ -28,7 +29,7 @@ class ForwardKLConfig:
         sigma_core, sigma_expert: Sigma_u^(1/2) and Sigma_x^(1/2).
         augment: augmentation of the inner SGD and of the coreset in each draw (common to both terms), or None.
         reduction: "mean" divides by the sum of weights, which is what the published step size is for; "sum" is Eq. 20.
-        chunk: draws evaluated at once; changes memory and speed, not the result.
+        at_once: pairs of network and image in a piece: less memory, the same result to rounding; 0 is all.
     """
 
     inner_steps: int = 30
@@ -38,7 +39,7 @@ class ForwardKLConfig:
     sigma_expert: float = 0.01
     augment: AugmentConfig | None = None
     reduction: Literal["mean", "sum"] = "mean"
-    chunk: int = 1
+    at_once: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.expert_epochs < 1:
@@ -55,46 +56,44 @@ def forward_kl_gradient(
     samples_core: Tensor,
     samples_full: Tensor,
     *,
-    views: list[Tensor] | None = None,
+    views: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "sum",
-    chunk: int = 1,
+    at_once: int = 0,
 ) -> CoresetGradient:
     """Grad KL[pi_x || pi_u] = E_{pi_u}[grad_u f(u)] - E_{pi_x}[grad_u f(u)] (Eq. 17), f = sum_m w_m log p(u_m | theta).
 
     Args:
         log_likelihood: of the model.
-        coreset: points, labels and weights; `points` must be the leaf that `views` were made from.
+        coreset: points, labels and weights.
         samples_core, samples_full: (s, p), draws of (approximations of) pi_u and pi_x.
-        views: the coreset as seen by each pair of draws, s tensors (m, ...) with a graph to ``coreset.points``; None means
-            the points themselves.
+        views: the coreset as seen by each pair of draws, (s, m, ...) with a graph to ``coreset.points``, which then must
+            require a gradient; None means the points themselves.
         reduction: "sum" estimates the gradient of the KL; "mean" divides it by sum(w).
-        chunk: pairs evaluated at once.
+        at_once: see `bpc.pieces`.
 
     Returns:
         The gradient; `value` is the surrogate E_u[f] - E_x[f], nats, which falls as the posteriors agree better but is no
         KL divergence.
     """
-    points = coreset.points if coreset.points.requires_grad else coreset.points.detach().requires_grad_(True)
-    weights = coreset.weights.detach().requires_grad_(True)
-    grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
-    value = torch.zeros((), device=points.device, dtype=points.dtype)
     s = len(samples_core)
-    for first in range(0, s, chunk):
-        index = range(first, min(first + chunk, s))
-        params = torch.cat([samples_core[index.start : index.stop], samples_full[index.start : index.stop]])
-        seen = points
-        if views is not None:
-            chosen = torch.stack([views[i] for i in index])
-            seen = torch.cat([chosen, chosen])  # both terms see the same augmented coreset
-        log_lik = log_likelihood(params, seen, coreset.labels) @ weights
-        if reduction == "mean":
-            log_lik = log_lik / weights.sum()
-        gap = (log_lik[: len(index)] - log_lik[len(index) :]).sum() / s
-        du, dw = torch.autograd.grad(gap, (points, weights))
-        grad_points += du
-        grad_weights += dw
-        value += gap.detach()
-    return CoresetGradient(grad_points.detach(), grad_weights, torch.zeros_like(coreset.student_lr), value)
+    weights = coreset.weights.detach()
+    total = weights.sum() if reduction == "mean" else torch.ones_like(weights.sum())
+    signs = torch.cat([weights.new_ones(s), -weights.new_ones(s)]) / (s * total)
+    log_lik, slope = points_gradient(
+        log_likelihood,
+        torch.cat([samples_core, samples_full]),
+        coreset.points if views is None else torch.cat([views, views]),  # both terms see the same augmented coreset
+        coreset.labels,
+        signs.unsqueeze(1) * weights,
+        each=views is not None,
+        at_once=at_once,
+    )
+    if views is not None:  # through the augmentation, back to the images
+        (slope,) = torch.autograd.grad(views, coreset.points, slope[:s] + slope[s:])
+    gaps = signs @ log_lik  # (m,), what a unit of weight adds
+    value = gaps @ weights
+    grad_weights = gaps - value / total if reduction == "mean" else gaps
+    return CoresetGradient(slope, grad_weights, torch.zeros_like(coreset.student_lr), value)
 
 
 class ForwardKL:
@@ -116,19 +115,28 @@ class ForwardKL:
     ) -> CoresetGradient:
         """See `Divergence`."""
         config = self.config
-        end = inner_end(self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator)
+        end = inner_end(
+            self.log_likelihood,
+            experts.start,
+            coreset,
+            config.inner_steps,
+            config.augment,
+            generator,
+            at_once=config.at_once,
+        )
         total = CoresetGradient(
             torch.zeros_like(coreset.points),
             torch.zeros_like(coreset.weights),
             torch.zeros_like(coreset.student_lr),
             torch.zeros_like(coreset.student_lr),
         )
-        # chunk by chunk from the noise on, so that memory does not grow with S
-        for first in range(0, config.samples, config.chunk):
-            count = min(config.chunk, config.samples - first)
+        # some draws at a time from the noise on, so that memory does not grow with S
+        block = max(1, config.at_once // (2 * len(coreset.labels))) if config.at_once else config.samples
+        for first in range(0, config.samples, block):
+            count = min(block, config.samples - first)
             points = coreset.points.detach().requires_grad_(True)
             noise, views = [], []
-            for _ in range(count):  # draw by draw, so that the numbers do not depend on the chunk
+            for _ in range(count):  # draw by draw, so that the numbers do not depend on the block
                 noise.append(torch.randn(2, *end.shape, generator=generator, device=end.device, dtype=end.dtype))
                 (chosen,) = augmentation_draws(config.augment, points, 1, generator)
                 views.append(augmented(points, chosen))
@@ -138,9 +146,9 @@ class ForwardKL:
                 coreset._replace(points=points),
                 end + config.sigma_core * epsilon[:, 0],
                 experts.end + config.sigma_expert * epsilon[:, 1],
-                views=None if config.augment is None else views,
+                views=None if config.augment is None else torch.stack(views),
                 reduction=config.reduction,
-                chunk=count,
+                at_once=config.at_once,
             )
             share = count / config.samples
             total = CoresetGradient(*(a + share * b for a, b in zip(total, part, strict=True)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from bpc.augment import AugmentConfig, AugmentDraw, apply, draw
 from bpc.divergences.base import LearnedCoreset
 from bpc.likelihood import LogLikelihood
+from bpc.pieces import params_gradient
 
 __all__ = ["augmentation_draws", "inner_end", "inner_loss", "inner_trajectory"]
 
@@ -48,6 +49,7 @@ def inner_trajectory(
     draws: Sequence[AugmentDraw | None],
     *,
     visit: Callable[[Tensor], None] | None = None,
+    at_once: int = 0,
 ) -> Tensor:
     """Run len(draws) steps of inner SGD from `start` without keeping a graph.
 
@@ -57,18 +59,20 @@ def inner_trajectory(
         coreset: its `student_lr` is eta.
         draws: the augmentation of each step.
         visit: called with theta^(t) before every step.
+        at_once: images in a piece, see `bpc.pieces`; 0 is all.
 
     Returns:
         theta^(L_u), (p,), detached.
     """
     params = start.detach()
-    fixed = LearnedCoreset(*(tensor.detach() for tensor in coreset))
+    points, eta = coreset.points.detach(), coreset.student_lr.detach()
+    shares = coreset.weights.detach() / coreset.weights.detach().sum()
     for chosen in draws:
         if visit is not None:
             visit(params)
-        params = params.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(inner_loss(log_likelihood, params, fixed, chosen), params)
-        params = params.detach() - fixed.student_lr * gradient
+        seen = augmented(points, chosen)
+        _, ascent = params_gradient(log_likelihood, params.unsqueeze(0), seen, coreset.labels, shares, at_once=at_once)
+        params = params + eta * ascent[0]
     return params
 
 
@@ -79,7 +83,9 @@ def inner_end(
     steps: int,
     augment: AugmentConfig | None,
     generator: torch.Generator,
+    *,
+    at_once: int = 0,
 ) -> Tensor:
     """theta_u^(L_u), (p,): the end of a freshly augmented inner trajectory, detached."""
     draws = augmentation_draws(augment, coreset.points, steps, generator)
-    return inner_trajectory(log_likelihood, start, coreset, draws)
+    return inner_trajectory(log_likelihood, start, coreset, draws, at_once=at_once)

@@ -14,6 +14,7 @@ from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.inner import augmentation_draws, augmented, inner_end
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
+from bpc.pieces import log_likelihoods, pieces
 
 __all__ = ["ReverseKL", "ReverseKLConfig", "reverse_kl_gradient"]
 
@@ -30,7 +31,7 @@ class ReverseKLConfig:
         augment_samples: also augment real and coreset images in the covariance, as Algorithm 4 is printed; the authors'
             code leaves it out.
         reduction: "mean" is Algorithm 4 (means over the batch and the coreset); "sum" is Eq. 4, the gradient of the KL.
-        chunk: draws evaluated at once; changes memory and speed, not the result.
+        at_once: pairs of network and image in a piece: less memory, the same result to rounding; 0 is all.
     """
 
     inner_steps: int = 30
@@ -39,7 +40,7 @@ class ReverseKLConfig:
     augment: AugmentConfig | None = None
     augment_samples: bool = False
     reduction: Literal["mean", "sum"] = "mean"
-    chunk: int = 1
+    at_once: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -54,8 +55,9 @@ def reverse_kl_gradient(
     samples: Tensor,
     real: RealBatch,
     *,
+    seen: Tensor | None = None,
     reduction: Literal["mean", "sum"] = "sum",
-    chunk: int = 1,
+    at_once: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """The covariance estimate from samples of the coreset posterior.
 
@@ -64,30 +66,32 @@ def reverse_kl_gradient(
         coreset: points, labels and weights.
         samples: (s, p), draws of (an approximation of) pi_u.
         real: the batch; "sum" scales it by N / B.
+        seen: the coreset's points as the model sees them (augmented), with a graph to ``coreset.points``, which then must
+            require a gradient; None means the points themselves.
         reduction: "sum" estimates grad KL[pi_u || pi_x]; "mean" replaces w by w / sum(w) and N / B by 1 / B and multiplies
             the result by m, which for equal weights is Algorithm 4.
-        chunk: samples evaluated at once.
+        at_once: see `bpc.pieces`.
 
     Returns:
         Gradients with respect to points (m, ...) and weights (m,), nats per unit; subtract them.
     """
-    points = coreset.points.detach().requires_grad_(True)
+    points = (coreset.points if seen is None else seen).detach().requires_grad_(True)
     weights = coreset.weights.detach().requires_grad_(True)
     effective = weights / weights.sum() if reduction == "mean" else weights
     real_scale = 1.0 / len(real.points) if reduction == "mean" else real.total / len(real.points)
-    with torch.no_grad():
-        parts = samples.split(chunk)
-        log_lik_real = torch.cat([log_likelihood(part, real.points, real.labels) for part in parts])
-        log_lik_core = torch.cat([log_likelihood(part, points, coreset.labels) for part in parts])
+    log_lik_real = log_likelihoods(log_likelihood, samples, real.points, real.labels, at_once=at_once)
+    log_lik_core = log_likelihoods(log_likelihood, samples, points, coreset.labels, at_once=at_once)
     residual = posterior_residual(log_lik_real, log_lik_core, effective, real_scale)
 
     grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
-    for part, part_residual in zip(parts, residual.split(chunk), strict=True):
-        log_lik = log_likelihood(part, points, coreset.labels)
-        surrogate = covariance_surrogate(part_residual, log_lik, effective, len(samples))
-        du, dw = torch.autograd.grad(surrogate, (points, weights), retain_graph=reduction == "mean")
+    for rows, columns in pieces(len(samples), len(points), at_once):
+        log_lik = log_likelihood(samples[rows], points[columns], coreset.labels[columns])
+        surrogate = covariance_surrogate(residual[rows], log_lik, effective[columns], len(samples))
+        du, dw = torch.autograd.grad(surrogate, (points, weights), retain_graph=True)
         grad_points += du
         grad_weights += dw
+    if seen is not None:  # through the augmentation, back to the images
+        (grad_points,) = torch.autograd.grad(seen, coreset.points, grad_points)
     scale = float(len(points)) if reduction == "mean" else 1.0
     return scale * grad_points, scale * grad_weights
 
@@ -113,25 +117,31 @@ class ReverseKL:
         if real is None:
             raise ConfigError("BPC-rKL needs a batch of real data.")
         config = self.config
-        end = inner_end(self.log_likelihood, experts.start, coreset, config.inner_steps, config.augment, generator)
+        end = inner_end(
+            self.log_likelihood,
+            experts.start,
+            coreset,
+            config.inner_steps,
+            config.augment,
+            generator,
+            at_once=config.at_once,
+        )
         noise = torch.randn(config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
-        log_likelihood = self.log_likelihood
+        seen = None
         if config.augment is not None and config.augment_samples:
+            coreset = coreset._replace(points=coreset.points.detach().requires_grad_(True))
             (core_draw,) = augmentation_draws(config.augment, coreset.points, 1, generator)
             (real_draw,) = augmentation_draws(config.augment, real.points, 1, generator)
             real = real._replace(points=augmented(real.points, real_draw))
-            plain, real_points = self.log_likelihood, real.points
-
-            def log_likelihood(params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-                return plain(params, points if points is real_points else augmented(points, core_draw), labels)
-
+            seen = augmented(coreset.points, core_draw)
         du, dw = reverse_kl_gradient(
-            log_likelihood,
+            self.log_likelihood,
             coreset,
             end + config.sigma * noise,
             real,
+            seen=seen,
             reduction=config.reduction,
-            chunk=config.chunk,
+            at_once=config.at_once,
         )
         zero = torch.zeros_like(coreset.student_lr)
         return CoresetGradient(du, dw, zero, torch.full_like(coreset.student_lr, float("nan")))

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig, AugmentDraw
 from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
-from bpc.divergences.inner import augmentation_draws, inner_loss, inner_trajectory
+from bpc.divergences.inner import augmentation_draws, augmented, inner_loss, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
+from bpc.pieces import pieces
 
 __all__ = ["Wasserstein", "WassersteinConfig", "wasserstein_loss", "wasserstein_unrolled"]
 
@@ -37,6 +38,7 @@ class WassersteinConfig:
         inner_steps: L_u.
         expert_epochs: L_x.
         augment: augmentation of the inner SGD, or None.
+        at_once: images in a piece: less memory, the same result to rounding; 0 is all.
         diagonal: the variant of Appendix C.1, with a diagonal covariance for each Gaussian. The paper does not say where they
             come from; here each is the variance of the trajectory's own iterates (inner steps for q_u, snapshots for q_x).
     """
@@ -45,6 +47,7 @@ class WassersteinConfig:
     expert_epochs: int = 2
     augment: AugmentConfig | None = None
     diagonal: bool = False
+    at_once: int = 0
 
     def __post_init__(self) -> None:
         if self.inner_steps < 1 or self.expert_epochs < 1:
@@ -121,7 +124,9 @@ class Wasserstein:
     ) -> CoresetGradient:
         """The gradient for given augmentations."""
         path: list[Tensor] = []
-        end = inner_trajectory(self.log_likelihood, experts.start, coreset, draws, visit=path.append)
+        end = inner_trajectory(
+            self.log_likelihood, experts.start, coreset, draws, visit=path.append, at_once=self.config.at_once
+        )
         iterates = torch.stack([*(p.detach() for p in path), end])
         path.clear()
         if not self.config.diagonal:  # the loss looks at the endpoint only
@@ -135,21 +140,44 @@ class Wasserstein:
             (direct,) = torch.autograd.grad(value, leaf)
             adjoint = direct[-1]
 
-        points = coreset.points.detach().requires_grad_(True)
-        weights = coreset.weights.detach().requires_grad_(True)
-        leaves = coreset._replace(points=points, weights=weights, student_lr=coreset.student_lr.detach())
-        grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
-        grad_lr = torch.zeros_like(leaves.student_lr)
+        points, eta = coreset.points.detach().requires_grad_(True), coreset.student_lr.detach()
+        shares = coreset.weights.detach() / coreset.weights.detach().sum()
+        grad_points, grad_shares = torch.zeros_like(points), torch.zeros_like(shares)
+        grad_lr = torch.zeros_like(eta)
         for t in reversed(range(len(draws))):
-            params = iterates[t].detach().requires_grad_(True)
-            loss = inner_loss(self.log_likelihood, params, leaves, draws[t])
-            (gradient,) = torch.autograd.grad(loss, params, create_graph=True)
-            projection = gradient @ adjoint
-            hessian_adjoint, du, dw = torch.autograd.grad(projection, (params, points, weights))
-            grad_points -= leaves.student_lr * du
-            grad_weights -= leaves.student_lr * dw
-            grad_lr -= projection.detach()
-            adjoint = adjoint - leaves.student_lr * hessian_adjoint
+            seen = augmented(points, draws[t])
+            slope, along_points, along_shares, along = self._second_order(
+                iterates[t], seen.detach(), coreset.labels, shares, adjoint
+            )
+            # through the augmentation, back to the images
+            grad_points -= (
+                eta * torch.autograd.grad(seen, points, along_points)[0] if seen is not points else eta * along_points
+            )
+            grad_shares -= eta * along_shares
+            grad_lr -= along
+            adjoint = adjoint - eta * slope
             if direct is not None:
                 adjoint = adjoint + direct[t]
+        grad_weights = (grad_shares - grad_shares @ shares) / coreset.weights.detach().sum()
         return CoresetGradient(grad_points, grad_weights, grad_lr, value.detach())
+
+    def _second_order(
+        self, params: Tensor, seen: Tensor, labels: Tensor, shares: Tensor, adjoint: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """G . lambda for one step's gradient g, and its gradients with respect to theta, images and shares, in pieces.
+
+        Returns:
+            H lambda (p,), d(g . lambda)/d images (m, ...), d(g . lambda)/d shares (m,), g . lambda, all detached.
+        """
+        slope, along_points, along_shares = torch.zeros_like(params), torch.zeros_like(seen), torch.zeros_like(shares)
+        along = torch.zeros_like(slope[0])
+        for _, part in pieces(1, len(labels), self.config.at_once):
+            leaves = [x.detach().requires_grad_(True) for x in (params, seen[part], shares[part])]
+            theta, images, share = leaves
+            loss = -(self.log_likelihood(theta.unsqueeze(0), images, labels[part])[0] @ share)
+            (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+            projection = gradient @ adjoint
+            more, along_points[part], along_shares[part] = torch.autograd.grad(projection, leaves)
+            slope += more
+            along += projection.detach()
+        return slope, along_points, along_shares, along

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bpc.errors import ConfigError, unknown_name
+from bpc.models.fused import conv3x3, norm_relu_pool, pool2x2
 
 __all__ = ["ConvNet", "ConvNetConfig"]
 
@@ -50,16 +51,6 @@ class ConvNetConfig:
             raise ConfigError(f"Group norm needs a width divisible by {GROUPS}; got {self.width}.")
 
 
-def _pool(x: Tensor) -> Tensor:
-    """2x2 average pooling with stride 2; an odd last row or column is dropped."""
-    if x.device.type != "cpu":
-        return F.avg_pool2d(x, 2)
-    # torch's CPU kernel is scalar: two strided sums take two thirds of its time, forward and backward
-    h, w = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
-    x = x[..., :h, 0:w:2] + x[..., :h, 1:w:2]
-    return (x[..., 0::2, :] + x[..., 1::2, :]) * 0.25
-
-
 class ConvNet:
     """A `bpc.models.Network`. Parameters lie in one vector, block after block: convolution weight (width, in, 3, 3) and
     bias, norm gain and bias, and at the end the linear weight (y, d) and bias: the order of the same `nn.Sequential`.
@@ -86,6 +77,7 @@ class ConvNet:
         if config.activation != "relu":
             self.name += f"-{config.activation}"
         self._activation = ACTIVATIONS[config.activation]
+        self._fast = config.activation == "relu"  # norm, ReLU and pool in one function, on the CPU
         self.num_features = config.width * (h >> config.depth) * (w >> config.depth)
 
         self._shapes: list[tuple[int, ...]] = []
@@ -160,18 +152,23 @@ class ConvNet:
             x, groups = images.transpose(0, 1).reshape(n, -1, *images.shape[-2:]), k
         else:
             x, groups = images, 1  # all networks read the same channels: one plain convolution with k * width outputs
+        fast = self._fast and x.device.type == "cpu"
         for _ in range(self.config.depth):
             weight, bias = next(parts), next(parts)
             if self.config.norm == "instance":
                 # the norm subtracts each channel's mean, so this bias has no effect and its gradient is exactly zero
-                x = F.conv2d(x, weight, None, padding=1, groups=groups)
-                x = F.group_norm(x, k * self.config.width, next(parts), next(parts))
+                plain = fast and groups == 1
+                x = conv3x3(x, weight) if plain else F.conv2d(x, weight, None, padding=1, groups=groups)
+                gain, bias = next(parts), next(parts)
+                if fast and not (x.shape[-2] % 2 or x.shape[-1] % 2):
+                    x, groups = norm_relu_pool(x, gain, bias), k
+                    continue
+                x = F.group_norm(x, k * self.config.width, gain, bias)
             else:
                 x = F.conv2d(x, weight, bias, padding=1, groups=groups)
                 if self.config.norm == "group":
                     x = F.group_norm(x, k * GROUPS, next(parts), next(parts))
-            x = _pool(self._activation(x))
-            groups = k
+            x, groups = pool2x2(self._activation(x)), k
         x = x.reshape(n, k, self.num_features).transpose(0, 1)
         if not logits:
             return x

@@ -81,12 +81,12 @@ class LocationModel:
 
         def reverse(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             draws = draw(self.posterior(coreset.points, coreset.weights), samples, generator)
-            return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum", chunk=samples)
+            return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")
 
         def forward(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             core = draw(self.posterior(coreset.points, coreset.weights), samples, generator)
             full = draw(truth, samples, generator)
-            answer = forward_kl_gradient(self.log_likelihood, coreset, core, full, reduction="sum", chunk=samples)
+            answer = forward_kl_gradient(self.log_likelihood, coreset, core, full, reduction="sum")
             return answer.points, answer.weights
 
         def wasserstein(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def test_gradient_is_that_of_the_value(small, reduction):
     def value(points):
         return forward_kl_gradient(model, coreset._replace(points=points), a, b, reduction=reduction).value
 
-    got = forward_kl_gradient(model, coreset, a, b, reduction=reduction, chunk=2)
+    got = forward_kl_gradient(model, coreset, a, b, reduction=reduction, at_once=4)
     direction = torch.randn(coreset.points.shape, generator=generator, dtype=torch.float64)
     slope = (value(coreset.points + 1e-5 * direction) - value(coreset.points - 1e-5 * direction)) / 2e-5
     torch.testing.assert_close((got.points * direction).sum(), slope, rtol=1e-6, atol=1e-8)
@@ -74,7 +74,12 @@ def test_both_terms_see_the_same_augmented_coreset(small):
     draws = augmentation_draws(AugmentConfig(mode="all"), points, 2, torch.Generator().manual_seed(0))
     theta = torch.stack([window.start, window.end])
     got = forward_kl_gradient(
-        model, coreset._replace(points=points), theta, theta, views=[apply(points, d) for d in draws], chunk=2
+        model,
+        coreset._replace(points=points),
+        theta,
+        theta,
+        views=torch.stack([apply(points, d) for d in draws]),
+        at_once=4,
     )
     torch.testing.assert_close(got.points, torch.zeros_like(got.points), atol=1e-12, rtol=0)
 
@@ -82,8 +87,8 @@ def test_both_terms_see_the_same_augmented_coreset(small):
 @pytest.mark.parametrize("augment", [None, AugmentConfig()])
 def test_chunks_do_not_change_the_result(small, augment):
     model, coreset, window, _ = small
-    one = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=1, augment=augment))
-    many = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, chunk=3, augment=augment))
+    one = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, at_once=1, augment=augment))
+    many = ForwardKL(model, ForwardKLConfig(inner_steps=2, samples=5, at_once=0, augment=augment))
     a = one.gradient(coreset, window, None, torch.Generator().manual_seed(0))
     b = many.gradient(coreset, window, None, torch.Generator().manual_seed(0))
     torch.testing.assert_close(a.points, b.points)

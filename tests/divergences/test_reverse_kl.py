@@ -67,7 +67,7 @@ def test_mean_reduction_is_algorithm_4(small):
     coreset = coreset._replace(weights=torch.ones(6, dtype=torch.float64))
     noise = torch.randn(5, window.start.numel(), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     samples = window.start + 0.05 * noise
-    du, _ = reverse_kl_gradient(model, coreset, samples, real, reduction="mean", chunk=2)
+    du, _ = reverse_kl_gradient(model, coreset, samples, real, reduction="mean", at_once=4)
     scores = []
     for theta in samples:
         u = coreset.points.clone().requires_grad_(True)
@@ -97,8 +97,8 @@ def test_residual_is_centred_over_samples():
 def test_chunks_do_not_change_the_result(small, reduction):
     model, coreset, window, real = small
     samples = window.start + 0.1 * torch.randn(7, window.start.numel(), dtype=torch.float64)
-    one = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, chunk=1)
-    many = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, chunk=5)
+    one = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, at_once=1)
+    many = reverse_kl_gradient(model, coreset, samples, real, reduction=reduction, at_once=0)
     torch.testing.assert_close(one, many)
 
 

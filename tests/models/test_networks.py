@@ -7,7 +7,7 @@ from torch import nn
 
 from bpc.errors import ConfigError
 from bpc.models import ConvNet, ConvNetConfig, ModuleNetwork, Network, build_network
-from bpc.models.convnet import _pool
+from bpc.models.fused import pool2x2
 
 
 def sequential(config: ConvNetConfig, shape: tuple[int, int, int], classes: int) -> nn.Sequential:
@@ -73,7 +73,7 @@ def test_init_is_torchs_distribution_and_repeatable():
 @pytest.mark.parametrize("side", [7, 8])
 def test_pooling(side):
     x = torch.randn(2, 3, side, side)
-    torch.testing.assert_close(_pool(x), F.avg_pool2d(x, 2))
+    torch.testing.assert_close(pool2x2(x), F.avg_pool2d(x, 2))
 
 
 def test_errors():

@@ -1,0 +1,50 @@
+"""Seconds that a step of learning will take, from a few short ones, before a long run begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import torch
+
+from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.seeding import make_generator
+
+__all__ = ["step_seconds"]
+
+
+def step_seconds(
+    divergence: Divergence, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None
+) -> float | None:
+    """Seconds of one gradient: the same one with fewer inner steps and fewer draws, extrapolated, for it is linear in both.
+
+    Returns:
+        None for a divergence without the settings `inner_steps` (and `samples`).
+    """
+    config: Any = getattr(divergence, "config", None)
+    steps, draws = getattr(config, "inner_steps", None), getattr(config, "samples", 0)
+    if steps is None:
+        return None
+
+    def timed(inner_steps: int, samples: int) -> float:
+        changes = {"inner_steps": inner_steps, **({"samples": samples} if draws else {})}
+        short = type(divergence)(divergence.log_likelihood, dataclasses.replace(config, **changes))  # type: ignore[call-arg,attr-defined]
+        generator = make_generator(coreset.points.device, 0, "estimate")
+        _wait(coreset.points.device)
+        started = time.perf_counter()
+        short.gradient(coreset, experts, real, generator)
+        _wait(coreset.points.device)
+        return time.perf_counter() - started
+
+    timed(1, 2)  # warm-up
+    base, longer = timed(1, 2), timed(3, 2)
+    seconds = base + max(longer - base, 0.0) / 2 * (steps - 1)
+    if draws:
+        seconds += max(timed(1, 4) - base, 0.0) / 2 * (draws - 2)
+    return seconds
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
