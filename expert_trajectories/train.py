@@ -98,7 +98,7 @@ def _epoch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One epoch of a group: new parameters (k, p), and the running mean loss and accuracy (k,) over its batches.
 
-    Expert e's order and augmentations depend on (seed, e, epoch) alone, not on the group it is trained in.
+    Expert e's order and augmentations depend on (seed, e, epoch) alone; the group it is trained in changes rounding only.
     """
     device, n = params.device, len(dataset.train)
     shuffle = [make_generator("cpu", seed, "expert", e, "epoch", epoch, "order") for e in experts]

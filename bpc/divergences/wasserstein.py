@@ -6,13 +6,15 @@ lambda_t = d loss / d theta_t,
 
     lambda_t = lambda_{t+1} - eta H_t lambda_{t+1},   d/du -= eta d(g_t . lambda_{t+1})/du,   d/d eta -= g_t . lambda_{t+1}.
 
-Exact, and only one step's graph is alive at a time: memory is that of one step plus L_u parameter vectors, where autograd
-through the unrolled loop keeps all L_u graphs.
+Exact, and only one step's graph has to be alive at a time: memory is that of one step plus L_u parameter vectors, where autograd
+through the unrolled loop keeps all L_u graphs. The price is that a step's gradient is computed twice, a third more arithmetic; the last
+steps, as many as fit into the memory budget, keep their graphs and do not pay it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ class WassersteinConfig:
         inner_steps: L_u.
         expert_epochs: L_x.
         augment: augmentation of the inner SGD, or None.
-        at_once: images in a piece: less memory, the same result to rounding; 0 is all.
+        at_once: images whose graph is alive at a time: less memory and more arithmetic, the same result to rounding; 0 is all.
         diagonal: the variant of Appendix C.1, with a diagonal covariance for each Gaussian. The paper does not say where they
             come from; here each is the variance of the trajectory's own iterates (inner steps for q_u, snapshots for q_x).
     """
@@ -98,6 +100,13 @@ def wasserstein_unrolled(
     return wasserstein_loss(torch.stack(iterates), experts, diagonal=diagonal)
 
 
+class _Step(NamedTuple):
+    """One inner step's gradient and what it was computed from."""
+
+    leaves: tuple[Tensor, Tensor, Tensor]  # theta (p,), images (m, ...), shares (m,)
+    gradient: Tensor  # (p,), with its graph
+
+
 class Wasserstein:
     """The divergence object: matches the end of the inner SGD to the expert's snapshot L_x epochs on.
 
@@ -123,14 +132,28 @@ class Wasserstein:
         self, coreset: LearnedCoreset, experts: ExpertWindow, draws: list[AugmentDraw | None]
     ) -> CoresetGradient:
         """The gradient for given augmentations."""
+        points, eta = coreset.points.detach().requires_grad_(True), coreset.student_lr.detach()
+        shares = coreset.weights.detach() / coreset.weights.detach().sum()
+        labels, keep = coreset.labels, self._steps_kept(len(coreset.labels), len(draws))
         path: list[Tensor] = []
-        end = inner_trajectory(
-            self.log_likelihood, experts.start, coreset, draws, visit=path.append, at_once=self.config.at_once
+        params = inner_trajectory(
+            self.log_likelihood,
+            experts.start,
+            coreset,
+            draws[: len(draws) - keep],
+            visit=path.append,
+            at_once=self.config.at_once,
         )
-        iterates = torch.stack([*(p.detach() for p in path), end])
+        kept: list[_Step] = []
+        for chosen in draws[len(draws) - keep :]:
+            path.append(params)
+            step = self._first_order(params, augmented(points.detach(), chosen), labels, shares)
+            kept.append(step)
+            params = params - eta * step.gradient.detach()
+        iterates = torch.stack([*path, params])
         path.clear()
         if not self.config.diagonal:  # the loss looks at the endpoint only
-            last = end.clone().requires_grad_(True)
+            last = params.clone().requires_grad_(True)
             value = wasserstein_loss(last.unsqueeze(0), experts, diagonal=False)
             (adjoint,) = torch.autograd.grad(value, last)
             direct = None
@@ -140,14 +163,12 @@ class Wasserstein:
             (direct,) = torch.autograd.grad(value, leaf)
             adjoint = direct[-1]
 
-        points, eta = coreset.points.detach().requires_grad_(True), coreset.student_lr.detach()
-        shares = coreset.weights.detach() / coreset.weights.detach().sum()
         grad_points, grad_shares = torch.zeros_like(points), torch.zeros_like(shares)
         grad_lr = torch.zeros_like(eta)
         for t in reversed(range(len(draws))):
             seen = augmented(points, draws[t])
             slope, along_points, along_shares, along = self._second_order(
-                iterates[t], seen.detach(), coreset.labels, shares, adjoint
+                iterates[t], seen.detach(), labels, shares, adjoint, kept.pop() if kept else None
             )
             # through the augmentation, back to the images
             grad_points -= (
@@ -161,23 +182,35 @@ class Wasserstein:
         grad_weights = (grad_shares - grad_shares @ shares) / coreset.weights.detach().sum()
         return CoresetGradient(grad_points, grad_weights, grad_lr, value.detach())
 
+    def _steps_kept(self, m: int, steps: int) -> int:
+        """How many of the last steps keep the graph of their gradient, so that it need not be computed again: those that fit
+        into `at_once` images beside the one that is worked on."""
+        at_once = self.config.at_once
+        return steps if at_once < 1 else min(steps, max(0, at_once // m - 1))
+
+    def _first_order(self, params: Tensor, seen: Tensor, labels: Tensor, shares: Tensor) -> _Step:
+        """One step's gradient g = d loss / d theta with its graph."""
+        leaves = params.detach().requires_grad_(True), seen.requires_grad_(True), shares.detach().requires_grad_(True)
+        theta, images, share = leaves
+        loss = -(self.log_likelihood(theta.unsqueeze(0), images, labels)[0] @ share)
+        (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
+        return _Step(leaves, gradient)
+
     def _second_order(
-        self, params: Tensor, seen: Tensor, labels: Tensor, shares: Tensor, adjoint: Tensor
+        self, params: Tensor, seen: Tensor, labels: Tensor, shares: Tensor, adjoint: Tensor, kept: _Step | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """G . lambda for one step's gradient g, and its gradients with respect to theta, images and shares, in pieces.
+        """The product g . lambda of one step, and its gradients with respect to theta, images and shares, in pieces.
 
         Returns:
             H lambda (p,), d(g . lambda)/d images (m, ...), d(g . lambda)/d shares (m,), g . lambda, all detached.
         """
         slope, along_points, along_shares = torch.zeros_like(params), torch.zeros_like(seen), torch.zeros_like(shares)
         along = torch.zeros_like(slope[0])
-        for _, part in pieces(1, len(labels), self.config.at_once):
-            leaves = [x.detach().requires_grad_(True) for x in (params, seen[part], shares[part])]
-            theta, images, share = leaves
-            loss = -(self.log_likelihood(theta.unsqueeze(0), images, labels[part])[0] @ share)
-            (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-            projection = gradient @ adjoint
-            more, along_points[part], along_shares[part] = torch.autograd.grad(projection, leaves)
+        parts = [slice(None)] if kept else [part for _, part in pieces(1, len(labels), self.config.at_once)]
+        for part in parts:
+            step = kept or self._first_order(params, seen[part].detach(), labels[part], shares[part])
+            projection = step.gradient @ adjoint
+            more, along_points[part], along_shares[part] = torch.autograd.grad(projection, step.leaves)
             slope += more
             along += projection.detach()
         return slope, along_points, along_shares, along

@@ -29,6 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 NORMS = ("instance", "group", "none")
 GROUPS = 4  # of the group norm, as in the published ConvNet
+FUSED_FROM = 16  # pixels a row; on shorter ones the fused functions cost as much as they save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +133,6 @@ class ConvNet:
             )
         if tuple(images.shape[-3:]) != self.image_shape:
             raise ValueError(f"images must be {self.image_shape} each; got {tuple(images.shape[-3:])}.")
-        if params.device.type == "cpu" and k > 1:
-            # oneDNN's grouped convolutions run at a quarter of the rate of a loop over plain ones
-            each = images.unbind(0) if images.ndim == 5 else (images,) * k
-            rows = [
-                self._forward(row.unsqueeze(0), x, logits=logits) for row, x in zip(params.unbind(0), each, strict=True)
-            ]
-            return torch.cat(rows, dim=0)
         return self._forward(params, images, logits=logits)
 
     def _forward(self, params: Tensor, images: Tensor, *, logits: bool) -> Tensor:
@@ -152,9 +146,9 @@ class ConvNet:
             x, groups = images.transpose(0, 1).reshape(n, -1, *images.shape[-2:]), k
         else:
             x, groups = images, 1  # all networks read the same channels: one plain convolution with k * width outputs
-        fast = self._fast and x.device.type == "cpu"
         for _ in range(self.config.depth):
             weight, bias = next(parts), next(parts)
+            fast = self._fast and x.device.type == "cpu" and x.shape[-1] >= FUSED_FROM
             if self.config.norm == "instance":
                 # the norm subtracts each channel's mean, so this bias has no effect and its gradient is exactly zero
                 plain = fast and groups == 1

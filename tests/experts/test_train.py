@@ -47,13 +47,17 @@ def test_one_epoch_is_sgd_by_hand(tmp_path, net, few):
 def test_together_is_alone_and_resumed_is_uninterrupted(tmp_path, net, few, augment):
     alone = train(tmp_path / "a", net, few, num_experts=3, epochs=4, augment=augment)
     together = train(tmp_path / "b", net, few, num_experts=3, epochs=4, together=3, augment=augment)
-    train(tmp_path / "c", net, few, num_experts=2, epochs=2, together=2, augment=augment)
-    resumed = train(tmp_path / "c", net, few, num_experts=3, epochs=4, together=2, augment=augment)
+    train(tmp_path / "c", net, few, num_experts=3, epochs=2, together=3, augment=augment)
+    resumed = train(tmp_path / "c", net, few, num_experts=3, epochs=4, together=3, augment=augment)
+    train(tmp_path / "d", net, few, num_experts=2, epochs=2, augment=augment)
+    extended = train(tmp_path / "d", net, few, num_experts=3, epochs=4, augment=augment)
     for e in range(3):
         expected = alone.snapshots(e, 0, 4)
         assert not torch.equal(expected[0], expected[4])
-        assert torch.equal(together.snapshots(e, 0, 4), expected)
-        assert torch.equal(resumed.snapshots(e, 0, 4), expected)
+        # the same order and augmentations; the sums of a group's convolutions are rounded in another order
+        torch.testing.assert_close(together.snapshots(e, 0, 4), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(resumed.snapshots(e, 0, 4), together.snapshots(e, 0, 4))
+        assert torch.equal(extended.snapshots(e, 0, 4), expected)
 
 
 def test_a_group_killed_between_two_experts(tmp_path, net, few):
