@@ -1,4 +1,4 @@
-"""The jobs that are measured, one in a process: ``python benchmarks/jobs.py '{"job": "fkl", "ipc": 10}'`` prints one line of JSON.
+"""The jobs that are measured, one in a process: ``python benchmarks/jobs.py '{"job": "fkl", "ipc": 10}'`` prints a line of JSON.
 
 Each job is done by the product or, with ``"naive": true``, by `benchmarks/naive.py`. FLOPs are those of convolutions and matrix
 products, counted by torch while the warm-up runs. Peak memory is the process's on the CPU and the allocator's on a GPU.
@@ -122,7 +122,11 @@ def experts(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
         _train(net, few, config, k, device, job)
         _wait(device)
         times.append((time.perf_counter() - started) / (k * images))
-    return {"seconds": times, "flops": 0 if counter is None else counter.get_total_flops() / (k * 256), "unit": "s an image"}
+    return {
+        "seconds": times,
+        "flops": 0 if counter is None else counter.get_total_flops() / (k * 256),
+        "unit": "s an image",
+    }
 
 
 def _train(net: ConvNet, data: Dataset, config: ExpertConfig, k: int, device: torch.device, job: Job) -> None:
@@ -184,7 +188,7 @@ def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
 
             plain = naive.NaiveConvNet(net.config, source.image_shape, source.num_classes)
             density = naive.coreset_log_density(plain, coreset, 0.1)
-            generators = ChainGenerators.from_seeds(device, range(chains), "naive")
+            generators = ChainGenerators.from_seeds(device, range(chains), "naive").generators
             _wait(device)
             started = time.perf_counter()
             naive.hmc(

@@ -6,7 +6,7 @@
 Their ``train.py`` runs unchanged, in a process and a temporary folder of its own, with its own network, augmentation, optimiser
 and iteration. Replaced: the dataset (CIFAR-10 from the data root, no torchvision needed), the expert buffer (random
 initial weights: the cost does not depend on where the experts are), the evaluation and the picture (left out); without a GPU,
-``Tensor.cuda`` leaves a tensor where it is. S is Table 2's, as in benchmarks/iteration.py. Prints one line of JSON.
+``Tensor.cuda`` leaves a tensor where it is. S is Table 2's, as in benchmarks/jobs.py. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def inside(args: argparse.Namespace) -> None:
     utils.get_network = clocked
     sys.argv = ["train.py", "--divergence", args.divergence, "--ipc", str(args.ipc), "--Iteration", str(args.steps)]
     sys.argv += ["--eval_it", str(args.steps + 1), "--num_eval", "1", "--num_epsilons", str(preset.samples)]
-    sys.argv += ["--lr_img", "1e-3"]  # as in benchmarks/iteration.py: between made-up experts a real step would diverge
+    sys.argv += ["--lr_img", "1e-3"]  # as in benchmarks/jobs.py: between made-up experts a real step would diverge
     with contextlib.redirect_stdout(sys.stderr):
         runpy.run_path(str(args.peer / "train.py"), run_name="__main__")  # does iterations 0 to `steps`; 0 is a warm-up
     _wait(device)

@@ -6,9 +6,9 @@ lambda_t = d loss / d theta_t,
 
     lambda_t = lambda_{t+1} - eta H_t lambda_{t+1},   d/du -= eta d(g_t . lambda_{t+1})/du,   d/d eta -= g_t . lambda_{t+1}.
 
-Exact, and only one step's graph has to be alive at a time: memory is that of one step plus L_u parameter vectors, where autograd
-through the unrolled loop keeps all L_u graphs. The price is that a step's gradient is computed twice, a third more arithmetic; the last
-steps, as many as fit into the memory budget, keep their graphs and do not pay it.
+Exact, and only one step's graph has to be alive at a time: memory is that of one step plus L_u parameter vectors, where
+autograd through the unrolled loop keeps all L_u graphs. The price is that a step's gradient is computed twice, a third more
+arithmetic; the last steps, as many as fit into the memory budget, keep their graphs and do not pay it.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ class Wasserstein:
 
     def _steps_kept(self, m: int, steps: int) -> int:
         """How many of the last steps keep the graph of their gradient, so that it need not be computed again: those that fit
-        into `at_once` images beside the one that is worked on."""
+        into `at_once` images beside the one that is worked on.
+        """
         at_once = self.config.at_once
         return steps if at_once < 1 else min(steps, max(0, at_once // m - 1))
 
