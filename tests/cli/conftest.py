@@ -33,6 +33,18 @@ def place(tmp_path):
         command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
         return subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def until(*arguments, line):
+        """The first line on stderr that begins so; then the process is killed."""
+        command = [sys.executable, str(ROOT / "run.py"), *map(str, arguments)]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                return next(text for text in process.stderr if text.startswith(line))
+            finally:
+                process.kill()
+
     run.start = start
+    run.until = until
     run.path = tmp_path
     return run
