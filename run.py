@@ -18,6 +18,7 @@ from typing import Any
 import tyro
 
 from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Reproduce, Select, check_flags
+from bpc.vae_flags import VAE_COMMANDS
 
 # What every command builds from its flags ---------------------------------------------------------------------------------
 
@@ -642,6 +643,12 @@ def run_reproduce(args: Reproduce) -> Path | None:
     return out / "comparison"
 
 
+def run_vae(args: Any) -> Path | None:
+    from evaluation.vae.jobs import run_vae as run
+
+    return run(args)
+
+
 class TimeIsUp(KeyboardInterrupt):
     """`reproduce --stop-after` has used its seconds: like Ctrl-C, running work leaves a checkpoint."""
 
@@ -717,16 +724,23 @@ HANDLERS: dict[type, Callable[[Any], Path | None]] = {
     Evaluate: run_evaluate,
     Compare: run_compare,
     Reproduce: run_reproduce,
+    **dict.fromkeys(VAE_COMMANDS.values(), run_vae),
 }
+
+GROUPS = {"vae": VAE_COMMANDS}  # commands of their own: run.py vae train
 
 
 def parse(arguments: list[str]) -> Any:
     """The command's flags; a mistake is one line on stderr and exit code 2, like every other error of the user's."""
     caught = io.StringIO()
+    group = arguments[0] if arguments and arguments[0] in GROUPS else ""
+    commands, rest, prog = (GROUPS[group], arguments[1:] or ["--help"], f"run.py {group}") if group else (
+        COMMANDS, arguments, "run.py"
+    )  # fmt: skip
     try:
         with contextlib.redirect_stderr(caught):
             return tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, args=arguments, prog="run.py", description=DESCRIPTION
+                commands, args=rest, prog=prog, description=commands_text(group)
             )
     except SystemExit as stop:
         if not stop.code:
@@ -740,6 +754,11 @@ def parse(arguments: list[str]) -> Any:
 DESCRIPTION = """Bayesian pseudocoresets: small synthetic datasets whose posterior stands in for the full data's.
 
 First steps:  run.py demo;  run.py doctor;  run.py distill --divergence fkl --ipc 10 --data-root DIR"""
+
+
+def commands_text(group: str) -> str:
+    """The description over a list of commands."""
+    return str(COMMANDS[group].__doc__) if group else DESCRIPTION
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -271,8 +271,8 @@ def main() -> None:
         "Naive: `benchmarks/naive.py`, the paper's algorithms as one would write them and as the published code structures them. "
         "The product tells glibc to keep freed memory; naive is given that too, and once more without it, as a script that knows "
         "nothing of it runs. Public code: the authors' own, unchanged, through `benchmarks/peer.py`. FLOPs: convolutions and "
-        "matrix products that were executed; the Wasserstein adjoint computes most steps' gradients twice, up to a third more than an "
-        "unrolled graph, which is what its flat memory costs.",
+        "matrix products that were executed; the Wasserstein adjoint computes most steps' gradients twice, up to a third "
+        "more than an unrolled graph, which is what its flat memory costs.",
         "",
     ]
     (args.out / "README.md").write_text("\n".join(text))

@@ -21,6 +21,7 @@ __all__ = [
     "Experts",
     "Reproduce",
     "Select",
+    "Vae",
     "check_flags",
 ]
 
@@ -266,6 +267,11 @@ class Reproduce:
 
 
 @dataclass(kw_only=True)
+class Vae:
+    """VAEs whose prior is a coreset: run.py vae train | evaluate | sample | augment | compare (run.py vae --help)."""
+
+
+@dataclass(kw_only=True)
 class Doctor:
     """Say what is here: device, versions, datasets, optional parts and how to get them."""
 
@@ -282,6 +288,7 @@ COMMANDS: dict[str, Any] = {
     "select": Select,
     "evaluate": Evaluate,
     "compare": Compare,
+    "vae": Vae,
 }
 
 # smallest values that mean something; what a preset or a component checks itself is not repeated here

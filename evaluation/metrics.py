@@ -82,6 +82,15 @@ METRICS: dict[str, MetricInfo] = {
     "ess_tail": MetricInfo("draws", True),
     "ebfmi": MetricInfo("ratio", True),
     "mixed": MetricInfo("0 or 1", True),
+    # Of a VAE. The KL and the number of active units describe; neither is good or bad by itself.
+    "nll_is": MetricInfo("nats", False),
+    "bits_per_dim": MetricInfo("bits", False),
+    "elbo": MetricInfo("nats", True),
+    "reconstruction": MetricInfo("nats", True),
+    "kl": MetricInfo("nats", False),
+    "active_units": MetricInfo("count", True),
+    "knn_accuracy": MetricInfo("fraction", True),
+    "test_error": MetricInfo("fraction", False),
     "mce": MetricInfo("fraction", False),
 }
 SCORED = (

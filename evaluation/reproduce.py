@@ -16,6 +16,7 @@ from bpc.errors import unknown_name
 from bpc.files import write_atomic
 from evaluation.compare import load_runs
 from evaluation.published import load_published
+from evaluation.vae.studies import VAE_PLANS, VAE_SCALES
 
 __all__ = ["SCALES", "TARGETS", "Scale", "Target", "commands", "find_target", "tabulate"]
 
@@ -84,6 +85,7 @@ class Target:
     Attributes:
         what: in a line.
         plan: (scale, out, common flags) -> commands, in order; None for a closed-form study.
+        vae: key of `evaluation.vae.studies.VAE_PLANS`, for the VAE papers' tables.
         study: name of the function in `evaluation.studies`, for those.
         variants: whether settings of one method are compared: then folders below ``scores/`` become a table's rows.
         published: table of `evaluation.published` to stand beside variants, by the variant's name.
@@ -91,6 +93,7 @@ class Target:
 
     what: str
     plan: Callable[[Scale, Path, Command], Iterator[Command]] | None = None
+    vae: str = ""
     study: str = ""
     variants: bool = False
     published: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -259,6 +262,7 @@ TARGETS = {
         what="Bayesian logistic regression (breast cancer), weighted points by reverse KL, KL by cubature",
         study="logistic",
     ),
+    **{name: Target(what=what, vae=name) for name, (what, _) in VAE_PLANS.items()},
 }
 
 
@@ -281,6 +285,8 @@ def commands(target: Target, scale: str, out: Path, common: Command) -> list[Com
     """
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
+    if target.vae:
+        return list(VAE_PLANS[target.vae][1](VAE_SCALES[scale], out, common))
     return [] if target.plan is None else list(target.plan(SCALES[scale], out, common))
 
 

@@ -4,7 +4,16 @@ from bpc.data.cifar import CORRUPTIONS, EXTRA_CORRUPTIONS, CorruptedCifar10
 from bpc.data.corrupted import GeneratedCorruptions, load_corrupted
 from bpc.data.corruptions import corrupt
 from bpc.data.dataset import Dataset, Split, normalise
-from bpc.data.registry import DatasetStatus, dataset_names, describe_datasets, load_cifar10c, load_dataset
+from bpc.data.registry import (
+    DatasetStatus,
+    dataset_names,
+    describe_datasets,
+    load_cifar10c,
+    load_dataset,
+    load_unlabelled,
+    unlabelled_names,
+)
+from bpc.data.unlabelled import ImageParts
 
 __all__ = [
     "CORRUPTIONS",
@@ -13,6 +22,7 @@ __all__ = [
     "Dataset",
     "DatasetStatus",
     "GeneratedCorruptions",
+    "ImageParts",
     "Split",
     "corrupt",
     "dataset_names",
@@ -20,5 +30,7 @@ __all__ = [
     "load_cifar10c",
     "load_corrupted",
     "load_dataset",
+    "load_unlabelled",
     "normalise",
+    "unlabelled_names",
 ]

@@ -94,7 +94,7 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
                 progressbar=bar, chunk_size=1 << 18, timeout=(CONNECT_SECONDS, READ_SECONDS)
             )
             path = pooch.retrieve(
-                remote.url, f"md5:{remote.md5}", fname=remote.name, path=folder, downloader=downloader
+                remote.url, ":".join(remote.checksum), fname=remote.name, path=folder, downloader=downloader
             )
     except requests.exceptions.HTTPError as error:
         status = error.response.status_code if error.response is not None else "error"
@@ -104,7 +104,8 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
     except requests.exceptions.RequestException as error:  # an OSError too, so it comes first
         raise DownloadError(f"no connection to {host}") from error
     except ValueError as error:
-        raise DownloadError(f"what came is not the official file: its MD5 is not {remote.md5}") from error
+        algorithm, expected = remote.checksum
+        raise DownloadError(f"what came is not the official file: its {_shown(algorithm)} is not {expected}") from error
     except OSError as error:
         raise _cache_error(error, folder) from error
     return Path(path)
@@ -171,12 +172,17 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
+def _shown(algorithm: str) -> str:
+    return {"md5": "MD5", "sha256": "SHA-256"}[algorithm]
+
+
 def _check_archive(archive: Path, remote: RemoteFile) -> None:
-    found = pooch.file_hash(str(archive), alg="md5")
-    if found != remote.md5:
+    algorithm, expected = remote.checksum
+    found = pooch.file_hash(str(archive), alg=algorithm)
+    if found != expected:
         raise DataError(
-            f"{archive}: {archive.stat().st_size:,} bytes with MD5 {found}; expected the official file "
-            f"with MD5 {remote.md5}. It is truncated or another file: get it again from {remote.url}."
+            f"{archive}: {archive.stat().st_size:,} bytes with {_shown(algorithm)} {found}; expected the official file "
+            f"with {_shown(algorithm)} {expected}. It is truncated or another file: get it again from {remote.url}."
         )
 
 

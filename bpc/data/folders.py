@@ -145,7 +145,9 @@ def read_header(path: Path) -> ImageHeader:
     return found[0]
 
 
-def decode_images(files: Sequence[Path], *, channels: int, size: tuple[int, int], what: str) -> UInt8Array:
+def decode_images(
+    files: Sequence[Path], *, channels: int, size: tuple[int, int], what: str, crop: int | None = None
+) -> UInt8Array:
     """Decode image files on all cores.
 
     Args:
@@ -154,18 +156,26 @@ def decode_images(files: Sequence[Path], *, channels: int, size: tuple[int, int]
         size: (h, w). An image of another size is scaled (bilinear, antialiased) until it just covers (h, w),
             and its centre is cut out.
         what: what the progress bar says.
+        crop: side of the square that is cut out of the centre of each image before it is scaled.
 
     Returns:
         (n, channels, h, w) uint8.
 
     Raises:
-        DataError: a file does not decode.
+        DataError: a file does not decode, or is smaller than `crop`.
     """
     mode = "L" if channels == 1 else "RGB"
     out = np.empty((len(files), channels, *size), dtype=np.uint8)
 
     def decode(i: int) -> None:
         def store(image: Image.Image) -> None:
+            if crop is not None:
+                if min(image.size) < crop:
+                    raise bad_file(
+                        files[i], f"{image.width}x{image.height} pixels", f"at least {crop}x{crop}, to be cut out"
+                    )
+                left, top = (image.width - crop) // 2, (image.height - crop) // 2
+                image = image.crop((left, top, left + crop, top + crop))
             pixels = np.asarray(_fit(image.convert(mode), size))
             out[i] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

@@ -20,7 +20,7 @@ from bpc.data.splits import Int64Array, UInt8Array, channel_statistics, stratifi
 from bpc.errors import DataError, FileFormatError
 from bpc.files import load_tensors
 
-__all__ = ["load_own", "own_path"]
+__all__ = ["load_own", "own_path", "read_arrays"]
 
 ARRAY_SUFFIXES = (".npz", ".safetensors")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -71,7 +71,7 @@ def load_own(path: Path, *, side: int | None = None) -> Dataset:
                 return _from_arrays(path, side, {**_read_pair(train, "train"), **_read_pair(test, "test")})
         return _from_folder(path, side)
     if path.suffix.lower() in ARRAY_SUFFIXES:
-        return _from_arrays(path, side, _read_arrays(path))
+        return _from_arrays(path, side, read_arrays(path))
     raise bad_file(path, f"a file ending in {path.suffix or 'nothing'}", LAYOUTS, "Bring the images into such a form")
 
 
@@ -137,7 +137,8 @@ def _from_folder(path: Path, side: int | None) -> Dataset:
 # Arrays
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an .npz or .safetensors file by name; a pickle or a damaged file is a `DataError`."""
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
     try:
@@ -182,7 +183,7 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_pair(path: Path, part: str) -> dict[str, npt.NDArray[Any]]:
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     _require(path, arrays, ("images", "labels"))
     return {f"x_{part}": arrays["images"], f"y_{part}": arrays["labels"]}
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+from bpc.data.celeba import CELEBA, load_celeba
 from bpc.data.cifar import CIFAR10, CIFAR10C, CIFAR100, CorruptedCifar10, load_cifar10, load_cifar100
 from bpc.data.dataset import Dataset
 from bpc.data.digits import load_digits
@@ -15,10 +18,32 @@ from bpc.data.folders import IMAGENETTE, load_imagenette
 from bpc.data.idx import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
 from bpc.data.own import load_own, own_path
 from bpc.data.sources import Source, find_archive, find_folder, resolve_root, search_places
+from bpc.data.svhn import SVHN, load_svhn
+from bpc.data.unlabelled import (
+    CALTECH101_SILHOUETTES,
+    FREY_FACES,
+    HISTOPATHOLOGY,
+    OMNIGLOT,
+    STATIC_MNIST,
+    ImageParts,
+    load_caltech101_silhouettes,
+    load_frey_faces,
+    load_histopathology,
+    load_omniglot,
+    load_static_mnist,
+)
 from bpc.errors import ConfigError, DataError, StorageError, unknown_name
 from bpc.seeding import make_generator
 
-__all__ = ["DatasetStatus", "dataset_names", "describe_datasets", "load_cifar10c", "load_dataset"]
+__all__ = [
+    "DatasetStatus",
+    "dataset_names",
+    "describe_datasets",
+    "load_cifar10c",
+    "load_dataset",
+    "load_unlabelled",
+    "unlabelled_names",
+]
 
 _IN_FILES: dict[str, tuple[Source, Callable[[Path], Dataset]]] = {
     source.name: (source, read)
@@ -28,7 +53,21 @@ _IN_FILES: dict[str, tuple[Source, Callable[[Path], Dataset]]] = {
         (MNIST, load_mnist),
         (FASHION_MNIST, load_fashion_mnist),
         (IMAGENETTE, load_imagenette),
+        (SVHN, load_svhn),
     )
+}
+
+# Images for density estimation, each read with a generator for its random split and a limit of training images.
+_UNLABELLED: dict[str, tuple[Source, Callable[[Path, torch.Generator, int], ImageParts]]] = {
+    STATIC_MNIST.name: (STATIC_MNIST, lambda folder, generator, limit: load_static_mnist(folder)),
+    FREY_FACES.name: (FREY_FACES, lambda folder, generator, limit: load_frey_faces(folder, generator)),
+    OMNIGLOT.name: (OMNIGLOT, lambda folder, generator, limit: load_omniglot(folder, generator)),
+    CALTECH101_SILHOUETTES.name: (
+        CALTECH101_SILHOUETTES,
+        lambda folder, generator, limit: load_caltech101_silhouettes(folder),
+    ),
+    HISTOPATHOLOGY.name: (HISTOPATHOLOGY, lambda folder, generator, limit: load_histopathology(folder)),
+    CELEBA.name: (CELEBA, lambda folder, generator, limit: load_celeba(folder, limit)),
 }
 
 
@@ -43,6 +82,11 @@ class DatasetStatus(NamedTuple):
 def dataset_names() -> tuple[str, ...]:
     """The names that `load_dataset` knows; it also takes a path to own data."""
     return ("digits", *_IN_FILES)
+
+
+def unlabelled_names() -> tuple[str, ...]:
+    """The names that `load_unlabelled` knows."""
+    return tuple(_UNLABELLED)
 
 
 def load_dataset(
@@ -80,6 +124,10 @@ def load_dataset(
     elif name in _IN_FILES:
         source, read = _IN_FILES[name]
         dataset = read(_locate(source, data_root, download=download))
+    elif name in _UNLABELLED:
+        raise ConfigError(
+            f"Dataset {name} has no labels: it is for `run.py vae`. Choose from {', '.join(dataset_names())}."
+        )
     else:
         own = own_path(name)
         if own is None and (os.sep in name or Path(name).suffix):
@@ -92,6 +140,31 @@ def load_dataset(
     if validation_fraction > 0:
         dataset = dataset.hold_out(validation_fraction, make_generator("cpu", seed, "validation", dataset.name))
     return dataset
+
+
+def load_unlabelled(
+    name: str, *, data_root: Path | None = None, seed: int = 0, limit: int = 0, download: bool = True
+) -> ImageParts:
+    """Load the training, validation and test images of a dataset for density estimation, split as in the papers.
+
+    Args:
+        name: one of `unlabelled_names()`.
+        data_root: see `load_dataset`.
+        seed: of the random split of frey_faces and omniglot; the others come split.
+        limit: see `load_celeba`; the others are small and always whole.
+        download: see `load_dataset`.
+
+    Raises:
+        ConfigError: an unknown name, or a negative limit.
+        DataError: the files are missing and cannot be downloaded, or are truncated or corrupt.
+    """
+    if name not in _UNLABELLED:
+        raise unknown_name("dataset", name, unlabelled_names())
+    if limit < 0:
+        raise ConfigError(f"The limit of training images is {limit}; expected 0 (all) or more.")
+    source, read = _UNLABELLED[name]
+    generator = make_generator("cpu", seed, "split", name)
+    return read(_locate(source, data_root, download=download), generator, limit)
 
 
 def load_cifar10c(
@@ -112,17 +185,21 @@ def load_cifar10c(
 
 
 def describe_datasets(data_root: Path | None = None) -> list[DatasetStatus]:
-    """What is at hand: a row for each dataset and for CIFAR-10-C. Looks for files but reads none."""
+    """What is at hand: a row for each dataset, CIFAR-10-C and each of `unlabelled_names()`. Reads no file."""
     rows = [DatasetStatus("digits", True, "comes with scikit-learn")]
-    for source in (*(source for source, _ in _IN_FILES.values()), CIFAR10C):
+    labelled, unlabelled = ([source for source, _ in group.values()] for group in (_IN_FILES, _UNLABELLED))
+    for source in (*labelled, CIFAR10C, *unlabelled):
+        size = f"{source.megabytes:,} MB" if source.megabytes else "small"
         folder = find_folder(source, data_root)
         archive = find_archive(source, data_root)
         if folder is not None:
             rows.append(DatasetStatus(source.name, True, str(folder)))
         elif archive is not None:
             rows.append(DatasetStatus(source.name, True, f"{archive}, to be unpacked"))
+        elif not source.remotes:
+            rows.append(DatasetStatus(source.name, False, f"not downloadable: {source.by_hand}"))
         else:
-            rows.append(DatasetStatus(source.name, False, f"downloaded at first use ({source.megabytes:,} MB)"))
+            rows.append(DatasetStatus(source.name, False, f"downloaded at first use ({size})"))
     return rows
 
 
@@ -135,7 +212,9 @@ def _locate(source: Source, data_root: Path | None, *, download: bool) -> Path:
     if archive is not None:
         return install(source, archive)
     root = resolve_root(data_root)
-    if not download:
+    if not source.remotes:
+        reason = f"It cannot be downloaded from here: {source.by_hand}."
+    elif not download:
         reason = "Downloading is turned off."
     elif root is not None and not root.is_dir():
         reason = f"Nothing is downloaded, because the data root {root} does not exist."

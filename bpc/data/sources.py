@@ -29,10 +29,16 @@ RESTORE = "Restore the file, or delete its folder to have it downloaded again"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """One official file to download, with the MD5 its publisher (or the reference loaders) gives for it."""
+    """One official file to download, with the MD5 or SHA-256 its publisher (or the reference loaders) gives for it."""
 
     url: str
-    md5: str
+    md5: str = ""
+    sha256: str = ""
+
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """The algorithm, as hashlib calls it, and the digest."""
+        return ("md5", self.md5) if self.md5 else ("sha256", self.sha256)
 
     @property
     def name(self) -> str:
@@ -49,10 +55,12 @@ class Source:
         folders: the folder names it is looked for under, the official one first.
         markers: a folder that holds any one of these is taken for this dataset's folder.
         contents: what the folder holds, in words.
-        remotes: what a download fetches: one archive that unpacks to `folders[0]`, or the files themselves.
+        remotes: what a download fetches: one archive that unpacks to `folders[0]`, or the files themselves; none where
+            no official file can be fetched and checked.
         archive: whether `remotes` is such an archive.
-        megabytes: how much a download fetches.
+        megabytes: how much a download fetches; 0 where its publisher does not say, which happens with small files only.
         foreign: names of folders that hold another dataset with the same file names.
+        by_hand: how to get the files where there are no `remotes`, as an order: "get ... from ...".
     """
 
     name: str
@@ -63,6 +71,7 @@ class Source:
     archive: bool
     megabytes: int
     foreign: tuple[str, ...] = ()
+    by_hand: str = ""
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder` looks like this dataset's folder; reads no file."""

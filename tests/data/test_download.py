@@ -233,6 +233,17 @@ def test_unpacking_replaces_an_unusable_folder(tmp_path: Path) -> None:
     assert names_in(target) == sorted(FILES)
 
 
+def test_sha256(server: tuple[str, Path], cache: Path) -> None:
+    url, folder = server
+    (folder / "file").write_bytes(b"content")
+    right = hashlib.sha256(b"content").hexdigest()
+    assert fetch(RemoteFile(url=f"{url}file", sha256=right), cache).read_bytes() == b"content"
+    (cache / "file").unlink()
+    with pytest.raises(DownloadError, match=f"its SHA-256 is not {'0' * 64}"):
+        fetch(RemoteFile(url=f"{url}file", sha256="0" * 64), cache)
+    assert names_in(cache) == []
+
+
 def test_two_processes_at_once_share_one_download(server: tuple[str, Path], cache: Path) -> None:
     url, folder = server
     md5 = cifar_archive(folder / "cifar.tar.gz")
@@ -251,7 +262,7 @@ def test_describe_datasets(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "mnist").mkdir()
     np.save(tmp_path / "mnist" / "other.npy", np.zeros(1))
     rows = {row.name: row for row in describe_datasets(tmp_path)}
-    assert list(rows) == [*registry.dataset_names(), "cifar10c"]
+    assert list(rows) == [*registry.dataset_names(), "cifar10c", *registry.unlabelled_names()]
     assert rows["digits"].found and not rows["mnist"].found
     assert "170 MB" in rows["cifar10"].where
     (tmp_path / "mnist" / "train-labels-idx1-ubyte").write_bytes(b"")

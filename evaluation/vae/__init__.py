@@ -1,0 +1,1 @@
+"""Scores, tasks, tables and pictures of VAEs."""

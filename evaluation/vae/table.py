@@ -1,0 +1,182 @@
+"""Trained VAEs side by side: mean and spread over seeds, the published numbers beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+
+from bpc.errors import DataError
+from bpc.files import load_tensors, read_json, write_atomic
+from evaluation.rows import read_rows
+from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn
+
+__all__ = ["compare", "published"]
+
+PRIOR_NAMES = {
+    "gaussian": "Gaussian", "mog": "Mixture of Gaussians", "vampprior": "VampPrior", "vampprior-data": "VampPrior, data",
+    "vampprior-weighted": "VampPrior, weighted", "exemplar": "Exemplar", "bype": "ByPE",
+}  # fmt: skip
+# the papers' words for our names
+_AI = {"gaussian": "Gaussian prior", "vampprior": "VampPrior", "exemplar": "Exemplar prior", "bype": "ByPE"}
+_TOMCZAK = {"gaussian": "standard", "vampprior": "VampPrior", "mog": "MoG", "vampprior-data": "VampPrior data"}
+_AI_DATA = {"mnist": "Dynamic MNIST", "fashion_mnist": "Fashion MNIST", "cifar10": "CIFAR10", "celeba": "CelebA"}
+_TOMCZAK_DATA = {
+    "mnist": "dynamic MNIST", "static_mnist": "static MNIST", "omniglot": "OMNIGLOT", "frey_faces": "Frey Faces",
+    "caltech101_silhouettes": "Caltech 101 Silhouettes", "histopathology": "Histopathology",
+}  # fmt: skip
+_AI_MODELS = {"vae": "VAE", "hvae": "HVAE", "convhvae": "ConvHVAE", "fullconv": "Fully convolutional VAE"}
+_TOMCZAK_MODELS = {
+    "vae": "VAE (L=1)",
+    "hvae": "HVAE (L=2)",
+    "convhvae": "convHVAE (L=2)",
+    "pixelhvae": "PixelHVAE (L=2)",
+}
+
+
+@cache
+def _table(name: str) -> pd.DataFrame:
+    with (files("evaluation") / "published" / name).open() as stream:
+        return pd.read_csv(stream)
+
+
+def published(dataset: str, model: str, prior: str, likelihood: str) -> tuple[float, str] | None:
+    """The printed NLL (or bits/dim) of this cell and which paper's, or None.
+
+    Squared error is Ai et al. (2021), Table 1; Bernoulli and the discretised logistic are Tomczak and Welling (2018), Table 1.
+    """
+    if likelihood == "mse":
+        rows, words = _table("ai2021_bypevae.csv"), (_AI_DATA, _AI_MODELS, _AI)
+        tables, sign, paper = ["Table 1", "Table 4 (supp)"], 1.0, "Ai et al. 2021"
+    else:
+        rows, words = _table("tomczak2018_vampprior.csv"), (_TOMCZAK_DATA, _TOMCZAK_MODELS, _TOMCZAK)
+        tables, sign, paper = ["Table 1"], -1.0, "Tomczak & Welling 2018"
+    metric = {"mse": "nll", "bernoulli": "test_ll", "logistic": "bits_per_dim"}.get(likelihood)
+    found = rows[
+        (rows["dataset"] == words[0].get(dataset)) & (rows["architecture"] == words[1].get(model))
+        & (rows["method"] == words[2].get(prior)) & (rows["metric"] == metric) & rows["table"].isin(tables)
+    ]  # fmt: skip
+    if found.empty:
+        return None
+    return (float(found["value"].iloc[0]) * (1.0 if metric == "bits_per_dim" else sign), paper)
+
+
+def _folders(paths: Sequence[Path]) -> list[Path]:
+    found = dict.fromkeys(p.parent for path in paths for p in sorted([*path.rglob("rows.csv"), *path.glob("rows.csv")]))
+    folders = [f for f in found if (f / "run.json").exists() and read_json(f / "run.json").get("job") == "vae"]
+    if not folders:
+        raise DataError(f"No scored VAE in {', '.join(map(str, paths))}; run.py vae evaluate writes the scores.")
+    return folders
+
+
+def _cell(values: pd.Series, digits: int) -> str:
+    if values.empty:
+        return ""
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+COLUMNS = (
+    # metric, head, digits
+    ("nll_is", "NLL ↓", 2),
+    ("bits_per_dim", "bits/dim ↓", 3),
+    ("elbo", "bound ↑", 2),
+    ("reconstruction", "reconstruction", 2),
+    ("kl", "KL", 2),
+    ("active_units", "active units", 1),
+    ("knn_accuracy@5", "5-NN accuracy ↑", 4),
+)
+
+
+def compare(paths: Sequence[Path], out: Path, title: str) -> str:
+    """Write ``comparison.md``, ``.csv`` and figures of all scored models below `paths`; returns the Markdown."""
+    folders = _folders(paths)
+    records = {f: read_json(f / "run.json") for f in folders}
+    frames = [
+        read_rows(f / "rows.csv").assign(
+            likelihood=records[f]["config"]["likelihood"],
+            epochs=records[f].get("epochs"),
+            seconds_an_epoch=records[f].get("seconds_an_epoch"),
+            components=records[f]["config"]["prior"]["components"],
+        )
+        for f in folders
+    ]
+    rows = pd.concat(frames, ignore_index=True)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"# {title}", ""]
+    for scale in sorted({str(r.get("scale", "")) for r in records.values()}):
+        lines.append(f"- {scale}")
+    keys = ["dataset", "likelihood", "architecture", "protocol"]
+    scored = rows[~rows["protocol"].str.startswith("augment")]
+    for (dataset, likelihood, model, protocol), group in scored.groupby(keys, sort=False):
+        shown = [c for c in COLUMNS if (group["metric"] == c[0]).any()]
+        lines += ["", f"## {dataset}, {model}, {likelihood}, {protocol}", ""]
+        lines.append("| Prior | seeds | " + " | ".join(c[1] for c in shown) + " | published | epochs | s an epoch |")
+        lines.append("| :-- | --: |" + " --: |" * len(shown) + " --: | --: | --: |")
+        order = [p for p in PRIOR_NAMES if p in set(group["method"])] + sorted(set(group["method"]) - set(PRIOR_NAMES))
+        for prior in order:
+            mine = group[group["method"] == prior]
+            one = mine[mine["metric"] == "nll_is"]
+            value = published(str(dataset), str(model), prior, str(likelihood))
+            beside = "" if value is None else f"{value[0]:.2f} ({value[1]})"
+            cells = [_cell(mine.loc[mine["metric"] == metric, "value"], digits) for metric, _, digits in shown]
+            tail = [beside, _cell(one["epochs"], 0), _cell(one["seconds_an_epoch"], 1)]
+            lines.append(
+                f"| {PRIOR_NAMES.get(prior, prior)} | {mine['seed'].nunique()} | " + " | ".join([*cells, *tail]) + " |"
+            )
+    augmented = rows[rows["protocol"].str.startswith("augment")]
+    for (dataset, protocol), group in augmented.groupby(["dataset", "protocol"], sort=False):
+        table = group.assign(weight=group["metric"].str.partition("@")[2].astype(float)).pivot_table(
+            index="method", columns="weight", values="value", aggfunc=lambda v: _cell(100 * v, 2)
+        )
+        lines += [
+            "",
+            f"## Test error (%) of the classifier on {dataset}, by the weight of the real images ({protocol})",
+            "",
+        ]
+        lines.append("| Prior | " + " | ".join(f"{w:g}" for w in table.columns) + " |")
+        lines.append("| :-- |" + " --: |" * len(table.columns))
+        lines += [
+            f"| {PRIOR_NAMES.get(p, p)} | " + " | ".join(map(str, line)) + " |"
+            for p, line in zip(table.index, table.values, strict=True)
+        ]
+    lines += [
+        "",
+        "NLL: importance sampling, nats; protocol `is5000-n1000` is 5,000 draws for each of 1,000 test images. The bound and its "
+        "terms are of the whole test set. Mean ± standard deviation over seeds. Published: the paper's full training, all test "
+        "images.",
+    ]
+    text = "\n".join(lines) + "\n"
+    write_atomic(out / "comparison.md", lambda stream: stream.write(text.encode()))
+    write_atomic(out / "comparison.csv", lambda stream: stream.write(rows.to_csv(index=False).encode()))
+    _figures(folders, records, rows, out)
+    return text
+
+
+def _figures(folders: Sequence[Path], records: dict[Path, dict[str, object]], rows: pd.DataFrame, out: Path) -> None:
+    first: dict[tuple[str, str], dict[str, Path]] = {}
+    for f in folders:
+        config = json.loads(json.dumps(records[f]["config"]))
+        where = first.setdefault((config["dataset"], config["model"]["name"]), {})
+        where.setdefault(config["prior"]["name"], f)
+    for (dataset, model), by_prior in first.items():
+        curves, histograms = {}, {}
+        for prior, folder in by_prior.items():
+            curves[prior] = pd.read_json(folder / "log.jsonl", lines=True)
+            for file in sorted(folder.glob("log-likelihood-*.safetensors")):
+                histograms[prior] = load_tensors(file)[0]["log_likelihood"]
+        name = f"{dataset}-{model}"
+        plot_curves(curves, out / f"learning-{name}.png", title=f"{dataset}, {model}")
+        if histograms:
+            plot_histogram(histograms, out / f"histogram-{name}.png", title=f"Test images: {dataset}, {model}")
+        knn = rows[
+            (rows["dataset"] == dataset)
+            & (rows["architecture"] == model)
+            & rows["metric"].str.startswith("knn_accuracy@")
+        ]
+        if not knn.empty:
+            plot_knn(knn, out / f"knn-{name}.png", title=f"Nearest neighbours of latents: {dataset}, {model}")
