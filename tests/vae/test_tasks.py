@@ -124,6 +124,16 @@ def test_real_images_alone_do_not_know_the_model(data):
     assert mixed.test_error < 0.25
 
 
+def test_generated_images_teach_too(data, monkeypatch):
+    """Perfect companions are as good as the images themselves, whatever lambda."""
+    monkeypatch.setattr("evaluation.vae.tasks.companions", lambda model, prior, x, way, generator: x)
+    results = augment(
+        tiny(), a_prior("gaussian", data), data.train, data.test, weights=(0.0, 1.0), way="posterior", **SETTINGS
+    )
+    errors = [r.test_error for r in results]
+    assert errors[0] == errors[1] < 0.25
+
+
 def test_companions_are_drawn_around_the_image(data):
     model, prior, x = tiny(), a_prior("bype", data), data.train.images[:6]
     with torch.no_grad():

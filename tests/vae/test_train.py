@@ -64,21 +64,23 @@ def test_warm_up():
     assert TrainConfig(warmup=0).factor(1) == 1.0
 
 
-def test_the_kl_has_the_warm_ups_weight(splits):
-    """The first step by hand, from the loss that the factor gives."""
+@pytest.mark.parametrize("prior", ["gaussian", "exemplar"])
+def test_the_first_step_by_hand(splits, prior):
+    """The KL has the warm-up's weight, and an image does not see its own exemplar."""
     config = TrainConfig(lr=1e-2, batch_size=50, epochs=1, warmup=5)
-    state, twin = fresh(config, splits, likelihood="mse"), fresh(config, splits, likelihood="mse")
+    state, twin = (fresh(config, splits, prior, likelihood="mse", components=0) for _ in range(2))
     next(train(state, *splits, config, seed=3))
     x = splits[0].images
     order = next(iter(training.batches(50, 50, training.make_generator("cpu", 3, "vae", "order", 1))))
-    found = training.elbo(twin.model, twin.prior, x[order], training.make_generator("cpu", 3, "vae", "epoch", 1))
+    found = training.elbo(twin.model, twin.prior, x[order], training.make_generator("cpu", 3, "vae", "epoch", 1), order)
     loss = (0.2 * found.kl - found.reconstruction).mean()
-    adam = torch.optim.Adam(twin.model.parameters(), lr=1e-2)
+    learned = [*twin.model.parameters(), *twin.prior.parameters()]
+    adam = torch.optim.Adam(learned, lr=1e-2)
     loss.backward()
-    for p in twin.model.parameters():
+    for p in learned:
         p.grad /= p.grad.norm() + 1e-7
     adam.step()
-    for a, b in zip(state.model.parameters(), twin.model.parameters(), strict=True):
+    for a, b in zip(state.optimiser.params, learned, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -104,6 +106,16 @@ def test_validation_is_a_mean_whatever_the_batches(splits):
     )
     torch.testing.assert_close(means[:300].mean(0), means[300:].mean(0), rtol=0.01, atol=0.02)
     assert validate(state.model, state.prior, splits[1], 0) == validate(state.model, state.prior, splits[1], 0)
+
+
+def test_validation_images_have_no_exemplar_of_their_own(splits):
+    state = fresh(TrainConfig(), splits, "exemplar", likelihood="mse")
+    bound, reconstruction, kl = validate(state.model, state.prior, splits[1], seed=7)
+    generator = training.make_generator("cpu", 7, "validation")
+    with torch.no_grad():
+        found = training.elbo(state.model, state.prior, splits[1].images, generator)
+    assert (reconstruction, kl) == pytest.approx((float(found.reconstruction.mean()), float(found.kl.mean())))
+    assert bound == pytest.approx(reconstruction - kl)
 
 
 @pytest.mark.parametrize(
