@@ -1,4 +1,4 @@
-"""The pseudocoreset's gradient against the exact KL of a linear-Gaussian decoder; its steps against Adam's; its weights."""
+"""The pseudocoreset's gradient against the exact KL of a linear-Gaussian decoder, its steps against Adam's, its weights."""
 
 from __future__ import annotations
 
