@@ -122,18 +122,13 @@ def train_job(
         )
         saved = time.monotonic()
         with progress(f"{settings.model.name}, {settings.prior.name}", settings.train.epochs, state.epoch) as report:
-            try:
-                for record in train(state, data.train, data.validation, settings.train, seed=settings.seed):
-                    run.log(**record._asdict())
-                    report.update(
-                        record.epoch, f"bound {record.train_elbo:.2f}, validation {record.validation_elbo:.2f}"
-                    )
-                    if time.monotonic() - saved > checkpoint_seconds:
-                        save_state(state, checkpoint, run.hash)
-                        saved = time.monotonic()
-            except KeyboardInterrupt:
-                save_state(state, checkpoint, run.hash)
-                raise
+            # only between epochs: a checkpoint from the middle of one could not be gone on from with the same bits
+            for record in train(state, data.train, data.validation, settings.train, seed=settings.seed):
+                run.log(**record._asdict())
+                report.update(record.epoch, f"bound {record.train_elbo:.2f}, validation {record.validation_elbo:.2f}")
+                if time.monotonic() - saved > checkpoint_seconds:
+                    save_state(state, checkpoint, run.hash)
+                    saved = time.monotonic()
         save_state(state, checkpoint, run.hash)
         save_tensors(out / BEST, state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)})
         log = pd.read_json(out / "log.jsonl", lines=True)
