@@ -182,6 +182,12 @@ MANY: dict[str, tuple[str, list[int], dict[str, Any]]] = {
 NAIVE_LIMIT = 14e9  # bytes; a naive point that would need more is left out
 
 
+def _ticks(axis: Any, values: list[int]) -> None:
+    axis.set_xscale("log")
+    axis.set_xticks(values, [str(v) for v in values])
+    axis.minorticks_off()
+
+
 def curves(measure: Measurements, out: Path) -> None:
     """Seconds and GB against what a user may turn up; one figure."""
     colours = {"fkl": "#0072B2", "wasserstein": "#E69F00", "rkl": "#009E73"}
@@ -212,17 +218,20 @@ def curves(measure: Measurements, out: Path) -> None:
                 label = NAMES[method] + (", naive" if naive else "")
                 axes[0, column].plot(xs, ys, label=label, **style)
                 axes[1, column].plot(xs, zs, **style)
-        axes[0, column].set(xscale="log", yscale="log", title=title, ylabel="seconds an iteration")
-        axes[1, column].set(xscale="log", yscale="log", ylabel="peak memory (GB)", xlabel=title.split(" (")[0])
+        for axis in axes[:, column]:
+            _ticks(axis, values)
+        axes[0, column].set(yscale="log", title=title, ylabel="seconds an iteration")
+        axes[1, column].set(yscale="log", ylabel="peak memory (GB)", xlabel=title.split(" (")[0])
     for column, (title, (name, values, fixed)) in enumerate(MANY.items(), len(CURVES)):
         answers = [(value, measure(**fixed, **{name: value})) for value in values]
         axes[0, column].plot([v for v, _ in answers], [1 / seconds(a) for _, a in answers], "o-", color="black", ms=4)
         axes[1, column].plot(
             [v for v, _ in answers], [a["peak_bytes"] / 1e9 for _, a in answers], "o-", color="black", ms=4
         )
-        axes[0, column].set(xscale="log", title=title, ylabel="a second, summed")
-        axes[1, column].set(xscale="log", ylabel="peak memory (GB)", xlabel=title.split(" (")[0])
+        axes[0, column].set(title=title, ylabel="a second, summed")
+        axes[1, column].set(ylabel="peak memory (GB)", xlabel=title.split(" (")[0])
         for row in axes[:, column]:
+            _ticks(row, values)
             row.set_ylim(bottom=0)
     for axis in axes.flat:
         axis.grid(alpha=0.3, which="both")

@@ -13,6 +13,7 @@ arithmetic; the last steps, as many as fit into the memory budget, keep their gr
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,23 +136,27 @@ class Wasserstein:
         points, eta = coreset.points.detach().requires_grad_(True), coreset.student_lr.detach()
         shares = coreset.weights.detach() / coreset.weights.detach().sum()
         labels, keep = coreset.labels, self._steps_kept(len(coreset.labels), len(draws))
-        path: list[Tensor] = []
+        iterates = experts.start.new_empty(len(draws) + 1, len(experts.start))  # all that grows with L_u
+        steps = itertools.count()
+
+        def visit(theta: Tensor) -> None:
+            iterates[next(steps)] = theta.detach()
+
         params = inner_trajectory(
             self.log_likelihood,
             experts.start,
             coreset,
             draws[: len(draws) - keep],
-            visit=path.append,
+            visit=visit,
             at_once=self.config.at_once,
         )
         kept: list[_Step] = []
         for chosen in draws[len(draws) - keep :]:
-            path.append(params)
+            visit(params)
             step = self._first_order(params, augmented(points.detach(), chosen), labels, shares)
             kept.append(step)
             params = params - eta * step.gradient.detach()
-        iterates = torch.stack([*path, params])
-        path.clear()
+        visit(params)
         if not self.config.diagonal:  # the loss looks at the endpoint only
             last = params.clone().requires_grad_(True)
             value = wasserstein_loss(last.unsqueeze(0), experts, diagonal=False)
