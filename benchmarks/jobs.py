@@ -27,6 +27,7 @@ from bpc.budget import pairs_at_once
 from bpc.data import Dataset, load_dataset
 from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start
 from bpc.divergences import ExpertWindow
+from bpc.estimate import synchronise
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
@@ -40,20 +41,15 @@ from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 Job = dict[str, Any]
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matmul_flops(device: torch.device, size: int = 4096) -> float:
     """Float32 FLOP/s of a square matrix product, the best of five: the arithmetic limit that the table's ratios are to."""
     a = torch.randn(size, size, device=device)
     best = 0.0
     for _ in range(6):
-        _wait(device)
+        synchronise(device)
         started = time.perf_counter()
         a @ a
-        _wait(device)
+        synchronise(device)
         best = max(best, 2.0 * size**3 / (time.perf_counter() - started))
     return best
 
@@ -97,13 +93,13 @@ def iteration(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
 def _times(loop: Any, device: torch.device) -> list[float]:
     times = []
     while True:
-        _wait(device)
+        synchronise(device)
         started = time.perf_counter()
         try:
             next(loop)
         except StopIteration:
             return times
-        _wait(device)
+        synchronise(device)
         times.append(time.perf_counter() - started)
 
 
@@ -117,10 +113,10 @@ def experts(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
         one = dataclasses.replace(data, train=data.train.take(torch.arange(256, device=device)))
         _train(net, one, config, k, device, job)
     for _ in range(job.get("steps", 3)):
-        _wait(device)
+        synchronise(device)
         started = time.perf_counter()
         _train(net, few, config, k, device, job)
-        _wait(device)
+        synchronise(device)
         times.append((time.perf_counter() - started) / (k * images))
     return {
         "seconds": times,
@@ -189,12 +185,12 @@ def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
             plain = naive.NaiveConvNet(net.config, source.image_shape, source.num_classes)
             density = naive.coreset_log_density(plain, coreset, 0.1)
             generators = ChainGenerators.from_seeds(device, range(chains), "naive").generators
-            _wait(device)
+            synchronise(device)
             started = time.perf_counter()
             naive.hmc(
                 density, begin, HMCConfig(step_size=1e-3, leapfrog_steps=steps), draws=draws, generators=generators
             )
-            _wait(device)
+            synchronise(device)
             times.append((time.perf_counter() - started) / (chains * draws * steps))
         else:
             found = sample(backend, posterior, begin, settings, seeds=range(chains))
@@ -211,7 +207,7 @@ def load(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     for _ in range(3):
         started = time.perf_counter()
         load_dataset("cifar10", data_root=job.get("data_root")).to(device)
-        _wait(device)
+        synchronise(device)
         times.append(time.perf_counter() - started)
     return {"seconds": times, "flops": 0, "unit": "s"}
 

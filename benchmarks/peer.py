@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from bpc.data import Dataset, load_dataset
+from bpc.estimate import synchronise
 from bpc.presets import DIVERGENCES, distill_preset
 from bpc.runs import device_name, peak_memory_bytes, resolve_device, versions
 from bpc.runtime import keep_freed_memory
@@ -107,7 +108,7 @@ def inside(args: argparse.Namespace) -> None:
 
     def clocked(*a: Any, **k: Any) -> Any:
         if k.get("dist") is False:  # the first thing that an iteration does; the evaluation's call has no `dist`
-            _wait(device)
+            synchronise(device)
             before.append(peak_memory_bytes(device))
             began.append(time.perf_counter())
         return build(*a, **k)
@@ -118,7 +119,7 @@ def inside(args: argparse.Namespace) -> None:
     sys.argv += ["--lr_img", "1e-3"]  # as in benchmarks/jobs.py: between made-up experts a real step would diverge
     with contextlib.redirect_stdout(sys.stderr):
         runpy.run_path(str(args.peer / "train.py"), run_name="__main__")  # does iterations 0 to `steps`; 0 is a warm-up
-    _wait(device)
+    synchronise(device)
     began.append(time.perf_counter())
     if len(began) != args.steps + 2:
         sys.exit(
@@ -142,11 +143,6 @@ def inside(args: argparse.Namespace) -> None:
         "torch": versions()["torch"],
     }
     print(json.dumps(result))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _absolute(text: str) -> Path:

@@ -26,7 +26,6 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).resolve().parent
 NAMES = {"fkl": "fKL", "rkl": "rKL", "wasserstein": "Wasserstein"}
-MIB = 2**20
 
 
 class Measurements:

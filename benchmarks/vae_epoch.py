@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 
+from bpc.estimate import synchronise
 from bpc.runs import device_name, resolve_device, versions
 from bpc.runtime import keep_freed_memory
 from bpc.seeding import make_generator
@@ -32,12 +33,10 @@ def timed(work: Callable[[], object], repeats: int, device: torch.device) -> lis
     work()
     found = []
     for _ in range(repeats):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         found.append(time.perf_counter() - started)
     return found
 

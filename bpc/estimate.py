@@ -11,7 +11,7 @@ import torch
 from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
 from bpc.seeding import make_generator
 
-__all__ = ["step_seconds"]
+__all__ = ["step_seconds", "synchronise"]
 
 
 def step_seconds(
@@ -31,10 +31,10 @@ def step_seconds(
         changes = {"inner_steps": inner_steps, **({"samples": samples} if draws else {})}
         short = type(divergence)(divergence.log_likelihood, dataclasses.replace(config, **changes))  # type: ignore[call-arg,attr-defined]
         generator = make_generator(coreset.points.device, 0, "estimate")
-        _wait(coreset.points.device)
+        synchronise(coreset.points.device)
         started = time.perf_counter()
         short.gradient(coreset, experts, real, generator)
-        _wait(coreset.points.device)
+        synchronise(coreset.points.device)
         return time.perf_counter() - started
 
     timed(1, 2)  # warm-up
@@ -45,6 +45,7 @@ def step_seconds(
     return seconds
 
 
-def _wait(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until `device` has done what it was given: a GPU works on after the call that gave it work returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

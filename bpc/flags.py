@@ -272,6 +272,11 @@ class Vae:
 
 
 @dataclass(kw_only=True)
+class Ssl:
+    """Learning from few labels and chosen synthetic images: run.py ssl train | synthesise | evaluate | compare (run.py ssl --help)."""
+
+
+@dataclass(kw_only=True)
 class Doctor:
     """Say what is here: device, versions, datasets, optional parts and how to get them."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Reporter", "progress", "say"]
+__all__ = ["Reporter", "duration", "progress", "say"]
 
 LOG_EVERY_SECONDS = 20.0
 _console = Console(stderr=True, highlight=False)

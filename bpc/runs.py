@@ -21,7 +21,7 @@ import torch
 from bpc.errors import ConfigError, FileFormatError
 from bpc.files import explain_os_error, read_json, write_atomic, write_json
 
-__all__ = ["Run", "config_hash", "device_name", "resolve_device", "versions"]
+__all__ = ["Run", "config_hash", "default_out", "device_name", "peak_memory_bytes", "resolve_device", "versions"]
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -131,7 +131,6 @@ class Run:
             raise explain_os_error(error, self.path) from error
         self._earlier_seconds = 0.0
         self.done = False
-        self.resumed = False
         self._started = time.monotonic()
         try:
             self._open(resume)
@@ -157,7 +156,6 @@ class Run:
                     "choose another --out."
                 )
             if resume:
-                self.resumed = True
                 self.done = record.get("status") == "done"
                 self._earlier_seconds = float(record.get("wall_seconds", 0.0))
             else:

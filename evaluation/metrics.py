@@ -23,7 +23,6 @@ from bpc.errors import ConfigError, DataError, unknown_name
 __all__ = [
     "ECE_BINS",
     "KIM2022_BATCH",
-    "KIM2022_VARIANTS",
     "METRICS",
     "SCORED",
     "SHIFTED",
@@ -104,7 +103,6 @@ SCORED = (
     "divergences",
 )  # of every chain
 SHIFTED = ("accuracy", "nll", "ece")  # on each corruption and severity
-KIM2022_VARIANTS = ("nll_kim2022", "ece_kim2022")  # computed under the kim2022 protocols only
 
 
 def metric_info(name: str) -> MetricInfo:

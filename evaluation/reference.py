@@ -11,6 +11,7 @@ import torch
 
 from bpc.budget import pairs_at_once
 from bpc.data import Dataset
+from bpc.estimate import synchronise
 from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
@@ -131,9 +132,9 @@ def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) ->
     size = settings.batch if settings.sampler == "sghmc" and settings.batch else 0
     density = (lambda theta: posterior.minibatch(theta, generators, size)) if size else posterior
     value_and_grad(density, params)
+    synchronise(device)
     started = time.monotonic()
     value_and_grad(density, params)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
     gradients = 2**settings.max_tree_depth if settings.sampler == "nuts" else settings.leapfrog_steps
     return (time.monotonic() - started) * gradients

@@ -21,7 +21,7 @@ from bpc.errors import ConfigError, FileFormatError, unknown_name
 from bpc.files import explain_os_error
 from evaluation.metrics import metric_info
 
-__all__ = ["COLUMNS", "Row", "RowWriter", "already_done", "read_rows"]
+__all__ = ["COLUMNS", "Row", "RowWriter", "read_rows"]
 
 COLUMNS = (
     "run",
@@ -193,16 +193,6 @@ def read_rows(path: Path | str) -> pd.DataFrame:
     kinds = {name: "int64" for name in _INTEGERS} | {name: "float64" for name in _FLOATS}
     kinds |= {name: "str" for name in COLUMNS if name not in kinds}
     return frame.astype(kinds | {"higher_is_better": "bool"})
-
-
-def already_done(rows: pd.DataFrame, keys: Mapping[str, object]) -> bool:
-    """Whether `rows` has a row with all these values, e.g. ``{"seed": 3, "metric": "nll"}``."""
-    found = pd.Series(True, index=rows.index)
-    for name, value in keys.items():
-        if name not in rows.columns:
-            raise unknown_name("column", name, map(str, rows.columns))
-        found &= rows[name] == value
-    return bool(found.any())
 
 
 def _line(fields: tuple[str, ...] | list[str]) -> bytes:

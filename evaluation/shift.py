@@ -19,7 +19,6 @@ from bpc.files import write_atomic
 from evaluation.compare import _CELL, _TABLE, METHODS, clean_rows, method_label
 
 __all__ = [
-    "corruption_metric",
     "corruption_table",
     "mean_corruption_error",
     "to_markdown",
@@ -29,11 +28,6 @@ __all__ = [
 
 _NAME = re.compile(r"(?P<base>\w+)@(?P<corruption>\w+)-(?P<severity>\d+)")
 _TITLES = {"accuracy": "Accuracy ↑", "nll": "NLL ↓", "ece": "ECE ↓", "brier": "Brier ↓"}
-
-
-def corruption_metric(metric: str, corruption: str, severity: int) -> str:
-    """The name of a metric on one corruption and severity: ``accuracy@fog-3``."""
-    return f"{metric}@{corruption}-{severity}"
 
 
 def corruption_table(rows: pd.DataFrame) -> pd.DataFrame:

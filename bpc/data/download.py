@@ -19,8 +19,9 @@ from urllib.request import getproxies
 
 import pooch
 import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bpc.data.progress import progress_bar
 from bpc.data.sources import RemoteFile, Source, cache_folder
 from bpc.errors import DataError, StorageError
 
@@ -51,6 +52,33 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+class _Bar:
+    """One download on a rich display, with the four members that pooch asks of a progress bar."""
+
+    total = 0  # bytes in all; 0 while unknown
+
+    def __init__(self, display: Progress, name: str) -> None:
+        self._display, self._task = display, display.add_task(name, total=None)
+
+    def update(self, size: int) -> None:
+        self._display.update(self._task, total=self.total or None, advance=size)
+
+    def reset(self) -> None:
+        self._display.reset(self._task)
+
+    def close(self) -> None:
+        """The display closes with its context."""
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[_Bar]:
+    """Show a bar in bytes on standard error while the block runs; it is not shown outside a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        yield _Bar(display, name)
 
 
 def _require_host(url: str) -> None:
@@ -87,7 +115,7 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
     """
     host = urlsplit(remote.url).hostname
     try:
-        with _quiet(), progress_bar(remote.name, in_bytes=True) as bar:
+        with _quiet(), _bar(remote.name) as bar:
             if not (folder / remote.name).is_file():
                 _require_host(remote.url)
             downloader = pooch.HTTPDownloader(

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from bpc.data.dataset import Dataset, Split
-from bpc.data.progress import progress_bar
 from bpc.data.sources import RemoteFile, Source, bad_file, cache_folder, reading
 from bpc.data.splits import Int64Array, UInt8Array
 from bpc.errors import DataError, FileFormatError, StorageError
 from bpc.files import load_tensors, save_tensors
+from bpc.progress import progress
 
 __all__ = [
     "IMAGENETTE",
@@ -198,10 +198,10 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _in_threads(work: Callable[[int], None], items: Iterable[int], what: str) -> None:
     """Run `work` on each item on all cores, since decoders release the lock; the first error stops it."""
     indices = list(items)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(what, len(indices)) as bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(what, len(indices)) as report:
         try:
-            for _ in pool.map(work, indices):
-                bar.update(1)
+            for done, _ in enumerate(pool.map(work, indices), start=1):
+                report.update(done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

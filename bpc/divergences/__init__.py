@@ -4,7 +4,7 @@ from bpc.divergences.base import CoresetGradient, Divergence, ExpertWindow, Lear
 from bpc.divergences.covariance import covariance_gradient, covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
 from bpc.divergences.reverse_kl import ReverseKL, ReverseKLConfig, reverse_kl_gradient
-from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_loss, wasserstein_unrolled
+from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_loss
 
 __all__ = [
     "CoresetGradient",
@@ -24,5 +24,4 @@ __all__ = [
     "posterior_residual",
     "reverse_kl_gradient",
     "wasserstein_loss",
-    "wasserstein_unrolled",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig
 from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
-from bpc.divergences.inner import augmentation_draws, augmented, inner_end
+from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import points_gradient
@@ -115,15 +115,8 @@ class ForwardKL:
     ) -> CoresetGradient:
         """See `Divergence`."""
         config = self.config
-        end = inner_end(
-            self.log_likelihood,
-            experts.start,
-            coreset,
-            config.inner_steps,
-            config.augment,
-            generator,
-            at_once=config.at_once,
-        )
+        draws = augmentation_draws(config.augment, coreset.points, config.inner_steps, generator)
+        end = inner_trajectory(self.log_likelihood, experts.start, coreset, draws, at_once=config.at_once)
         total = CoresetGradient(
             torch.zeros_like(coreset.points),
             torch.zeros_like(coreset.weights),

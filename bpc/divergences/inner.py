@@ -16,7 +16,7 @@ from bpc.divergences.base import LearnedCoreset
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import params_gradient
 
-__all__ = ["augmentation_draws", "inner_end", "inner_loss", "inner_trajectory"]
+__all__ = ["augmentation_draws", "augmented", "inner_trajectory"]
 
 
 def augmentation_draws(
@@ -32,14 +32,6 @@ def augmentation_draws(
 def augmented(points: Tensor, chosen: AugmentDraw | None) -> Tensor:
     """`points` under one of `augmentation_draws`."""
     return points if chosen is None else apply(points, chosen)
-
-
-def inner_loss(
-    log_likelihood: LogLikelihood, params: Tensor, coreset: LearnedCoreset, chosen: AugmentDraw | None
-) -> Tensor:
-    """-sum_m w_m log p(A(u_m) | theta) / sum_m w_m, nats, for one parameter vector (p,)."""
-    log_lik = log_likelihood(params.unsqueeze(0), augmented(coreset.points, chosen), coreset.labels)[0]
-    return -(coreset.weights * log_lik).sum() / coreset.weights.sum()
 
 
 def inner_trajectory(
@@ -74,18 +66,3 @@ def inner_trajectory(
         _, ascent = params_gradient(log_likelihood, params.unsqueeze(0), seen, coreset.labels, shares, at_once=at_once)
         params = params + eta * ascent[0]
     return params
-
-
-def inner_end(
-    log_likelihood: LogLikelihood,
-    start: Tensor,
-    coreset: LearnedCoreset,
-    steps: int,
-    augment: AugmentConfig | None,
-    generator: torch.Generator,
-    *,
-    at_once: int = 0,
-) -> Tensor:
-    """theta_u^(L_u), (p,): the end of a freshly augmented inner trajectory, detached."""
-    draws = augmentation_draws(augment, coreset.points, steps, generator)
-    return inner_trajectory(log_likelihood, start, coreset, draws, at_once=at_once)

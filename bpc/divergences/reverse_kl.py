@@ -11,7 +11,7 @@ from torch import Tensor
 from bpc.augment import AugmentConfig
 from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
 from bpc.divergences.covariance import covariance_surrogate, posterior_residual
-from bpc.divergences.inner import augmentation_draws, augmented, inner_end
+from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import log_likelihoods, pieces
@@ -117,15 +117,8 @@ class ReverseKL:
         if real is None:
             raise ConfigError("BPC-rKL needs a batch of real data.")
         config = self.config
-        end = inner_end(
-            self.log_likelihood,
-            experts.start,
-            coreset,
-            config.inner_steps,
-            config.augment,
-            generator,
-            at_once=config.at_once,
-        )
+        draws = augmentation_draws(config.augment, coreset.points, config.inner_steps, generator)
+        end = inner_trajectory(self.log_likelihood, experts.start, coreset, draws, at_once=config.at_once)
         noise = torch.randn(config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
         seen = None
         if config.augment is not None and config.augment_samples:

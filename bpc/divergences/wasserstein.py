@@ -22,12 +22,12 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig, AugmentDraw
 from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
-from bpc.divergences.inner import augmentation_draws, augmented, inner_loss, inner_trajectory
+from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import pieces
 
-__all__ = ["Wasserstein", "WassersteinConfig", "wasserstein_loss", "wasserstein_unrolled"]
+__all__ = ["Wasserstein", "WassersteinConfig", "wasserstein_loss"]
 
 # floor of a variance: its square root has no derivative at zero, where a trajectory stands still in a coordinate
 VARIANCE_FLOOR = 1e-12
@@ -77,28 +77,6 @@ def wasserstein_loss(iterates: Tensor, experts: ExpertWindow, *, diagonal: bool)
     if diagonal:
         loss = loss + (iterate_std(iterates) - iterate_std(experts.snapshots)).square().sum()
     return loss / scale
-
-
-def wasserstein_unrolled(
-    log_likelihood: LogLikelihood,
-    coreset: LearnedCoreset,
-    experts: ExpertWindow,
-    draws: list[AugmentDraw | None],
-    *,
-    diagonal: bool = False,
-) -> Tensor:
-    """The same loss by plain autograd through the unrolled loop: what the adjoint is tested against, and no more.
-
-    Keeps the graph of every step: L_u times the memory.
-    """
-    params = experts.start.detach().requires_grad_(True)
-    iterates = [params]
-    for chosen in draws:
-        loss = inner_loss(log_likelihood, params, coreset, chosen)
-        (gradient,) = torch.autograd.grad(loss, params, create_graph=True)
-        params = params - coreset.student_lr * gradient
-        iterates.append(params)
-    return wasserstein_loss(torch.stack(iterates), experts, diagonal=diagonal)
 
 
 class _Step(NamedTuple):

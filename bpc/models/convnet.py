@@ -117,13 +117,13 @@ class ConvNet:
 
     def __call__(self, params: Tensor, images: Tensor) -> Tensor:
         """Logits (k, n, y); see `Network`."""
-        return self._each(params, images, logits=True)
+        return self._forward(params, images, logits=True)
 
     def features(self, params: Tensor, images: Tensor) -> Tensor:
         """Flattened inputs of the linear layer, (k, n, d)."""
-        return self._each(params, images, logits=False)
+        return self._forward(params, images, logits=False)
 
-    def _each(self, params: Tensor, images: Tensor, *, logits: bool) -> Tensor:
+    def _check(self, params: Tensor, images: Tensor) -> None:
         if params.ndim != 2 or params.shape[1] != self.num_params:
             raise ValueError(f"params must be (k, {self.num_params}); got {tuple(params.shape)}.")
         k = params.shape[0]
@@ -133,10 +133,10 @@ class ConvNet:
             )
         if tuple(images.shape[-3:]) != self.image_shape:
             raise ValueError(f"images must be {self.image_shape} each; got {tuple(images.shape[-3:])}.")
-        return self._forward(params, images, logits=logits)
 
     def _forward(self, params: Tensor, images: Tensor, *, logits: bool) -> Tensor:
         """One pass with the k networks side by side on the channel axis: (n, k * c, h, w) and grouped convolutions."""
+        self._check(params, images)
         k, n = params.shape[0], images.shape[-4]
         parts = iter(
             [part.reshape(k * shape[0], *shape[1:]) for part, shape in

@@ -6,7 +6,7 @@ from gaussian import SIGMA, cubature, finite_differences, kl, posterior, problem
 
 from bpc.augment import AugmentConfig, apply
 from bpc.divergences import ForwardKL, ForwardKLConfig, LearnedCoreset, forward_kl_gradient
-from bpc.divergences.inner import augmentation_draws, inner_end
+from bpc.divergences.inner import augmentation_draws, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import GaussianLocation
 
@@ -57,7 +57,7 @@ def test_object_is_the_estimate_around_both_endpoints(small):
     config = ForwardKLConfig(inner_steps=3, samples=2, sigma_core=0.02, sigma_expert=0.03, expert_epochs=2)
     got = ForwardKL(model, config).gradient(coreset, window, None, torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)
-    end = inner_end(model, window.start, coreset, 3, None, generator)
+    end = inner_trajectory(model, window.start, coreset, [None] * 3)
     noise = torch.stack([torch.randn(2, len(end), generator=generator, dtype=torch.float64) for _ in range(2)])
     expected = forward_kl_gradient(
         model, coreset, end + 0.02 * noise[:, 0], window.end + 0.03 * noise[:, 1], reduction="mean"

@@ -11,10 +11,11 @@ from bpc.divergences import (
     ReverseKL,
     ReverseKLConfig,
     covariance_gradient,
+    covariance_surrogate,
     posterior_residual,
     reverse_kl_gradient,
 )
-from bpc.divergences.inner import inner_end
+from bpc.divergences.inner import augmentation_draws, inner_trajectory
 from bpc.errors import ConfigError
 from bpc.likelihood import GaussianLocation
 
@@ -80,9 +81,14 @@ def test_mean_reduction_is_algorithm_4(small):
 
 def test_published_estimator_by_hand():
     """Two samples, one real point, one coreset point of one number: every sum can be done on paper."""
-    g, g_tilde, score = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([[[2.0]], [[5.0]]])
-    # centred: g -1 1, g~ -.5 .5, h -1.5 1.5; residual -.5 .5; -mean(h r) = -(0.75 + 0.75) / 2
-    torch.testing.assert_close(covariance_gradient(g, g_tilde, score), torch.tensor([[-0.75]]))
+    g, g_tilde, score = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [5.0]])
+    point, weights = torch.zeros(1, requires_grad=True), torch.ones(1, requires_grad=True)
+    residual = posterior_residual(g, g_tilde, weights, 1.0)
+    surrogate = covariance_surrogate(residual, g_tilde + score * point, weights, 2)
+    # centred: g -1 1, g~ -.5 .5, score -1.5 1.5; residual -.5 .5; -mean(score r) = -(0.75 + 0.75) / 2, -mean(g~ r) = -0.25
+    du, dw = torch.autograd.grad(surrogate, (point, weights))
+    assert (float(du), float(dw)) == (-0.75, -0.25)
+    torch.testing.assert_close(covariance_gradient(g, g_tilde, score.unsqueeze(1)), torch.tensor([[-0.75]]))
 
 
 def test_residual_is_centred_over_samples():
@@ -107,7 +113,8 @@ def test_object_uses_gaussian_draws_around_the_inner_end(small):
     config = ReverseKLConfig(inner_steps=3, samples=4, sigma=0.02, augment=AugmentConfig())
     got = ReverseKL(model, config).gradient(coreset, window, real, torch.Generator().manual_seed(9))
     generator = torch.Generator().manual_seed(9)
-    end = inner_end(model, window.start, coreset, 3, AugmentConfig(), generator)
+    draws = augmentation_draws(AugmentConfig(), coreset.points, 3, generator)
+    end = inner_trajectory(model, window.start, coreset, draws)
     noise = torch.randn(4, len(end), generator=generator, dtype=torch.float64)
     du, dw = reverse_kl_gradient(model, coreset, end + 0.02 * noise, real, reduction="mean")
     torch.testing.assert_close(got.points, du)

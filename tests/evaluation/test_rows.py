@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bpc.errors import ConfigError, FileFormatError, StorageError
-from evaluation.rows import COLUMNS, Row, RowWriter, already_done, read_rows
+from evaluation.rows import COLUMNS, Row, RowWriter, read_rows
 
 BASE = {
     "run": "r1",
@@ -165,14 +165,3 @@ def test_bad_rows_are_refused_before_anything_is_written(tmp_path):
     assert read_rows(tmp_path / "rows.csv")["metric"].tolist() == ["rhat"]
     with pytest.raises(ConfigError, match="closed"):
         writer.write(BASE)
-
-
-def test_already_done(tmp_path):
-    with RowWriter(tmp_path / "rows.csv") as writer:
-        writer.write(BASE)
-    rows = read_rows(tmp_path / "rows.csv")
-    assert already_done(rows, {"config_hash": "0a1b", "seed": 3, "metric": "nll"})
-    assert not already_done(rows, {"config_hash": "0a1b", "seed": 4, "metric": "nll"})
-    assert not already_done(rows.iloc[:0], {"seed": 3})
-    with pytest.raises(ConfigError, match="sed"):
-        already_done(rows, {"sed": 3})

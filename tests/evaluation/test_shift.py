@@ -17,7 +17,6 @@ from evaluation.metrics import METRICS, metric_info
 from evaluation.plots import plot_radar
 from evaluation.rows import Row, RowWriter, read_rows
 from evaluation.shift import (
-    corruption_metric,
     corruption_table,
     mean_corruption_error,
     to_markdown,
@@ -53,7 +52,7 @@ def frame(rows):
 def corrupted(method, accuracy, *, seeds=(0,), corruptions=("fog", "frost", "snow"), severities=range(1, 6), **other):
     """`accuracy` of (corruption, severity, seed); the NLL is ten times as large."""
     return [
-        row(method, corruption_metric(name, c, s), scale * accuracy(c, s, seed), seed=seed, **other)
+        row(method, f"{name}@{c}-{s}", scale * accuracy(c, s, seed), seed=seed, **other)
         for c in corruptions
         for s in severities
         for seed in seeds
@@ -159,7 +158,7 @@ def test_no_row_on_corrupted_images():
 
 @given(st.sampled_from(sorted(METRICS)), st.sampled_from(CORRUPTIONS), st.integers(1, 5))
 def test_a_name_on_a_corruption_is_that_of_its_metric(metric, corruption, severity):
-    assert metric_info(corruption_metric(metric, corruption, severity)) == METRICS[metric] == metric_info(metric)
+    assert metric_info(f"{metric}@{corruption}-{severity}") == METRICS[metric] == metric_info(metric)
 
 
 @pytest.mark.parametrize("name", ["acuracy@fog-3", "acuracy", "accuracy@", "@fog-3"])
