@@ -18,6 +18,7 @@ from typing import Any
 import tyro
 
 from bpc.flags import COMMANDS, Compare, Demo, Distill, Doctor, Evaluate, Experts, Reproduce, Select, check_flags
+from bpc.ssl_flags import SSL_COMMANDS
 from bpc.vae_flags import VAE_COMMANDS
 
 # What every command builds from its flags ---------------------------------------------------------------------------------
@@ -240,6 +241,7 @@ def score_all(args: Any, setting: Setting, run: Any, coresets: list[Any], config
 
 def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], config: Any, seeds: list[int]) -> None:
     """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
+    from bpc.progress import say
     from bpc.runs import default_out
     from evaluation.exact_report import write_page
     from evaluation.exact_score import add_fidelity, score_coresets
@@ -248,6 +250,12 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
     from evaluation.reference import make_reference, reference_record, reference_settings
 
     network, dataset, device = setting.network, setting.dataset, setting.device
+    weights = [round(float(group[0].weights.sum())) for group in groups]
+    if config.protocol == "exact" and len(set(weights)) > 1:
+        n = len(dataset.train)
+        say(
+            f"The coreset's weights sum to {weights[0]:,}, a random one's to {weights[1]:,}; exact-scaled makes both {n:,}."
+        )
     picked = pick_images(dataset.test, config.test_images)
     shifted = shifted_inputs(args, setting)
     asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
@@ -296,8 +304,8 @@ def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: s
     dataset, found = setting.dataset, []
     for seed in seeds:
         generator = make_generator("cpu", seed, "select", "random")
-        index = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
-        found.append(build_coreset(dataset, index, method="random", seed=seed, config_hash=config_hash))
+        chosen = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
+        found.append(build_coreset(dataset, chosen, method="random", seed=seed, config_hash=config_hash))
     return found
 
 
@@ -499,13 +507,13 @@ def run_select(args: Select) -> Path:
     from bpc.errors import unknown_name
     from bpc.runs import Run, default_out
     from bpc.seeding import make_generator
-    from bpc.selection import METHODS, build_coreset, select
-    from evaluation.features import trained_features
+    from bpc.selection import BY_GRADIENT, METHODS, build_coreset, last_layer_gradients, select
+    from evaluation.features import trained_features, trained_logits
 
     if args.method not in METHODS:
         raise unknown_name("method", args.method, METHODS)
     setting = prepare(args)
-    dataset = setting.dataset
+    dataset, labels = setting.dataset, setting.dataset.train.labels.cpu()
     features, source = None, ""
     if args.method != "random":
         args.num_experts = args.num_experts or 1
@@ -513,23 +521,27 @@ def run_select(args: Select) -> Path:
         store, count = expert_store(args, setting, needed=needed)
         expert = args.seed % count
         params = store.snapshots(expert, needed, needed).to(setting.device)
-        features = trained_features(setting.network, params, dataset)
+        if args.method in BY_GRADIENT:
+            features = last_layer_gradients(trained_logits(setting.network, params, dataset), labels)
+        else:
+            features = trained_features(setting.network, params, dataset)
         source = f"expert {expert} of {store.path.name} at epoch {needed}"
     config = {**setting.config, "method": args.method, "ipc": args.ipc, "features": source}
     out = args.out or default_out(
         "select", dataset.name, args.method, f"ipc{args.ipc}", short_hash({"job": "select", **config})
     )
     with Run(out, "select", config, setting.device, seed=args.seed, resume=args.resume) as run:
-        index = select(
+        chosen = select(
             args.method,
-            dataset.train.labels.cpu(),
+            labels,
             args.ipc,
             dataset.num_classes,
             features=features,
             generator=make_generator("cpu", args.seed, "select", args.method),
         )
-        coreset = build_coreset(dataset, index, method=args.method, seed=args.seed, config_hash=run.hash)
-        coreset = coreset.replace(provenance={"features": source, "class_names": dataset.class_names})
+        coreset = build_coreset(dataset, chosen, method=args.method, seed=args.seed, config_hash=run.hash)
+        more = {"features": source, "class_names": dataset.class_names}
+        coreset = coreset.replace(provenance={**coreset.provenance, **more})
         coreset.save(out / "coreset.safetensors")
         draw_coreset(out, coreset)
         run.record("done")
@@ -649,6 +661,12 @@ def run_vae(args: Any) -> Path | None:
     return run(args)
 
 
+def run_ssl(args: Any) -> Path | None:
+    from evaluation.ssl.jobs import run_ssl as run
+
+    return run(args)
+
+
 class TimeIsUp(KeyboardInterrupt):
     """`reproduce --stop-after` has used its seconds: like Ctrl-C, running work leaves a checkpoint."""
 
@@ -681,8 +699,9 @@ def run_demo(args: Demo) -> Path:
             out = args.out / "coresets" / f"{method}-{seed}"
             distil = Distill(**shared, **experts, divergence=method, ipc=1, seed=seed, out=out, evaluate=False)
             made.setdefault(method, []).append(run_distill(distil))
-    say("5. Baselines:    run.py select --dataset digits --method random|herding|kcenter --ipc 1 --seed 0 .. 4")
-    for method in ("random", "herding", "kcenter"):
+    baselines = ("random", "herding", "kcenter", "craig", "adacore")
+    say(f"5. Baselines:    run.py select --dataset digits --method {'|'.join(baselines)} --ipc 1 --seed 0 .. 4")
+    for method in baselines:
         for seed in seeds:
             out = args.out / "coresets" / f"{method}-{seed}"
             made.setdefault(method, []).append(
@@ -725,9 +744,10 @@ HANDLERS: dict[type, Callable[[Any], Path | None]] = {
     Compare: run_compare,
     Reproduce: run_reproduce,
     **dict.fromkeys(VAE_COMMANDS.values(), run_vae),
+    **dict.fromkeys(SSL_COMMANDS.values(), run_ssl),
 }
 
-GROUPS = {"vae": VAE_COMMANDS}  # commands of their own: run.py vae train
+GROUPS = {"vae": VAE_COMMANDS, "ssl": SSL_COMMANDS}  # commands of their own: run.py vae train
 
 
 def parse(arguments: list[str]) -> Any:

@@ -77,8 +77,8 @@ def initial_coreset(
         raise ConfigError(f"Unknown initialisation {source!r}; choose real or noise.")
     device = dataset.train.images.device
     generator = make_generator("cpu", seed, "initial coreset")
-    index = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
-    split = dataset.train.take(index.to(device))
+    chosen = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
+    split = dataset.train.take(chosen.indices.to(device))
     points = dataset.normalise(split.images)
     if source == "noise":
         points = torch.randn(points.shape, generator=generator).to(device)

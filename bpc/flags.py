@@ -193,10 +193,10 @@ class Distill(Scoring, Training, Model, Common):
 
 @dataclass(kw_only=True)
 class Select(Training, Model, Common):
-    """Choose real points: random, herding or k-center on the features of a trained network."""
+    """Choose real points: at random, by a trained network's features (herding, k-center) or its gradients (CRAIG, AdaCore)."""
 
-    method: Annotated[str, Flag(metavar="random|herding|kcenter")]
-    """How to choose."""
+    method: Annotated[str, Flag(metavar="random|herding|kcenter|craig|adacore")]
+    """How to choose. The points of craig and adacore are weighted by how many of their class each stands for."""
     ipc: int
     """Images per class."""
 
@@ -273,7 +273,7 @@ class Vae:
 
 @dataclass(kw_only=True)
 class Ssl:
-    """Learning from few labels and chosen synthetic images: run.py ssl train | synthesise | evaluate | compare (run.py ssl --help)."""
+    """Learning from few labels and chosen synthetic images: run.py ssl train | synthesise | evaluate | compare (ssl --help)."""
 
 
 @dataclass(kw_only=True)
@@ -294,27 +294,21 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "vae": Vae,
+    "ssl": Ssl,
 }
 
 # smallest values that mean something; what a preset or a component checks itself is not repeated here
 MINIMUM: dict[str, float] = {
-    **dict.fromkeys(("ipc", "seeds", "num_experts", "epochs", "together", "width", "depth", "expert_batch"), 1),
     **dict.fromkeys(
-        (
-            "test_images",
-            "chains_at_once",
-            "sigma",
-            "sigma_core",
-            "sigma_expert",
-            "checkpoint_seconds",
-            "lr_weights",
-            "lr_student",
-        ),
+        "ipc width depth num_experts epochs expert_batch together "
+        "seeds iterations leapfrog_steps chains samples reference_samples max_tree_depth".split(),
+        1,
+    ),
+    **dict.fromkeys(
+        "checkpoint_seconds sigma sigma_core sigma_expert lr_student lr_weights "
+        "test_images corruption_images chains_at_once burn_in penalty warmup reference_warmup".split(),
         0,
     ),
-    **dict.fromkeys(("iterations", "leapfrog_steps", "chains", "samples", "max_tree_depth", "reference_samples"), 1),
-    **dict.fromkeys(("warmup", "reference_warmup", "corruption_images"), 0),
-    **dict.fromkeys(("burn_in", "penalty"), 0),
 }
 
 

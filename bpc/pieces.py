@@ -58,7 +58,7 @@ def params_gradient(
         params: (k, p).
         points: (m, ...), or (k, m, ...) with `each`.
         labels: (m,).
-        weights: (m,).
+        weights: (m,), or (k, m).
         each: whether each parameter vector has points of its own.
         at_once: pairs of parameter vector and point in a piece; 0 is all.
     """
@@ -66,7 +66,8 @@ def params_gradient(
     for rows, columns in pieces(len(params), len(labels), at_once):
         leaf = params[rows].detach().requires_grad_(True)
         log_lik = log_likelihood(leaf, _cut(points, rows, columns, each).detach(), labels[columns])
-        total = log_lik @ weights[columns].detach()
+        w = weights.detach()
+        total = log_lik @ w[columns] if w.ndim == 1 else (log_lik * w[rows, columns]).sum(1)
         gradient[rows] += torch.autograd.grad(total.sum(), leaf)[0]
         value[rows] += total.detach()
     return value, gradient

@@ -20,9 +20,9 @@ class Posterior:
         log_likelihood: of the model.
         points: (m, ...) shared by all chains, or (k, m, ...) with `per_chain`.
         labels: (m,).
-        weights: (m,); a coreset's weights, or ones for data.
+        weights: (m,); a coreset's weights, or ones for data. (k, m) with `per_chain` where they differ as well.
         prior_std: of the Gaussian prior on every parameter.
-        per_chain: each chain has points of its own (another coreset with the same labels and weights).
+        per_chain: each chain has points of its own (another coreset with the same labels).
         points_at_once: pairs of chain and point per pass of `value_and_gradient`, which bounds its memory and changes nothing
             else; 0 is all.
     """
@@ -40,10 +40,11 @@ class Posterior:
     ) -> None:
         if prior_std <= 0:
             raise ConfigError(f"The prior's standard deviation must be positive; got {prior_std}.")
-        if points.shape[1 if per_chain else 0] != len(labels) or weights.shape != labels.shape:
+        allowed = [labels.shape, *([points.shape[:2]] if per_chain else [])]
+        if points.shape[1 if per_chain else 0] != len(labels) or weights.shape not in allowed:
             raise ConfigError(
                 f"Points {tuple(points.shape)}, labels {tuple(labels.shape)} and weights {tuple(weights.shape)} do not "
-                f"fit; expected {'(k, m, ...)' if per_chain else '(m, ...)'}, (m,) and (m,)."
+                f"fit; expected {'(k, m, ...)' if per_chain else '(m, ...)'}, (m,) and (m,){' or (k, m)' if per_chain else ''}."
             )
         self.log_likelihood, self.points, self.labels, self.weights = log_likelihood, points, labels, weights
         self.prior_std, self.points_at_once = prior_std, points_at_once
@@ -79,7 +80,7 @@ class Posterior:
             self.log_likelihood,
             self.points[i],
             self.labels,
-            self.weights,
+            self.weights[i] if self.weights.ndim == 2 else self.weights,
             prior_std=self.prior_std,
             points_at_once=self.points_at_once,
         )
@@ -91,7 +92,7 @@ class Posterior:
         total = self.log_prior(params)
         log_lik = [
             self.log_likelihood(params[i : i + 1], self.points[i][row] if self._per_chain else self.points[row], self.labels[row])
-            * self.weights[row]
+            * (self.weights[i][row] if self.weights.ndim == 2 else self.weights[row])
             for i, row in enumerate(index)
         ]  # fmt: skip
         return total + m / size * torch.cat(log_lik).sum(1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ChainGenerators", "derive_seed", "make_generator"]
+__all__ = ["ChainGenerators", "SharedGenerator", "derive_seed", "make_generator"]
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -61,3 +61,27 @@ class ChainGenerators:
         """Restore a state returned by `get_state`."""
         for generator, row in zip(self.generators, state, strict=True):
             generator.set_state(row.contiguous())
+
+
+class SharedGenerator(ChainGenerators):
+    """One stream for all chains: for thousands of short ones, where a generator each would take longer than the sampler.
+
+    Args:
+        generator: the stream.
+        chains: k.
+    """
+
+    def __init__(self, generator: torch.Generator, chains: int) -> None:
+        super().__init__([generator])
+        self.chains = chains
+
+    def __len__(self) -> int:
+        return self.chains
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal draws, (k, *shape)."""
+        return torch.randn((self.chains, *shape), generator=self.generators[0], device=self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform draws on [0, 1), (k, *shape)."""
+        return torch.rand((self.chains, *shape), generator=self.generators[0], device=self.device)

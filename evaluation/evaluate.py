@@ -145,8 +145,10 @@ def evaluate(
         if all(skip(seed) for seed in chosen):
             continue
         mine = coresets if len(coresets) == 1 else coresets[begin : begin + block]
-        points = mine[0].points if len(mine) == 1 else torch.stack([c.points for c in mine])
-        plan = _plan(network, mine[0], points.to(device), config, augment)
+        one = len(mine) == 1
+        points = mine[0].points if one else torch.stack([c.points for c in mine])
+        weights = mine[0].weights if one else torch.stack([c.weights for c in mine])
+        plan = _plan(network, mine[0], points.to(device), weights.to(device), config, augment)
         checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
@@ -185,11 +187,15 @@ def iterations(network: Network, coreset: Pseudocoreset, config: EvaluationConfi
 
 
 def _plan(
-    network: Network, coreset: Pseudocoreset, points: Tensor, config: EvaluationConfig, augment: AugmentConfig | None
+    network: Network,
+    coreset: Pseudocoreset,
+    points: Tensor,
+    weights: Tensor,
+    config: EvaluationConfig,
+    augment: AugmentConfig | None,
 ) -> ChainPlan:
-    labels, weights = coreset.labels.to(points.device), coreset.weights.to(points.device)
     settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)
-    return kim2022_plan(config.sampler, network, points, labels, weights, settings, augment)
+    return kim2022_plan(config.sampler, network, points, coreset.labels.to(points.device), weights, settings, augment)
 
 
 class _Scores:

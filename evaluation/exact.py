@@ -248,7 +248,7 @@ def sample_coresets(
     """Sample the posterior of a coreset (or of one coreset for each seed) and yield each seed's result when its block is done.
 
     Args:
-        coresets: one for all seeds, or one for each; checked already, all with the same labels and weights.
+        coresets: one for all seeds, or one for each; checked already, all with the same labels.
         folder: for checkpoints; None keeps none.
         memory_budget: GiB for activations; None as `bpc.budget` decides.
         network, dataset, config, seeds, inputs, checkpoint_seconds, config_hash, report: as above.
@@ -257,20 +257,20 @@ def sample_coresets(
         raise ConfigError(f"{len(coresets)} coresets for {len(seeds)} seeds: give one, or one for each.")
     first, chains = coresets[0], config.settings.chains
     for coreset in coresets:
-        if not torch.equal(coreset.labels, first.labels) or not torch.equal(coreset.weights, first.weights):
-            raise ConfigError("Coresets evaluated together must have the same labels and weights in the same order.")
+        if not torch.equal(coreset.labels, first.labels):
+            raise ConfigError("Coresets evaluated together must have the same labels in the same order.")
     device = dataset.test.images.device
-    weights = first.weights.to(device)
-    if config.protocol == "exact-scaled":
-        weights = weights * (len(dataset.train) / weights.sum())
     budget = pairs_at_once(network, device, memory_budget)
     block = max(1, min(len(seeds), budget // (len(first) * chains)))
     for begin in range(0, len(seeds), block):
         chosen = list(seeds[begin : begin + block])
-        points = first.points.to(device)
+        points, weights = first.points.to(device), first.weights.to(device)
         if len(coresets) > 1:
-            mine = torch.stack([c.points for c in coresets[begin : begin + block]]).to(device)
-            points = mine.repeat_interleave(chains, dim=0)
+            mine = coresets[begin : begin + block]
+            points = torch.stack([c.points for c in mine]).to(device).repeat_interleave(chains, dim=0)
+            weights = torch.stack([c.weights for c in mine]).to(device).repeat_interleave(chains, dim=0)
+        if config.protocol == "exact-scaled":
+            weights = weights * (len(dataset.train) / weights.sum(-1, keepdim=True))
         posterior = Posterior(
             Classifier(network),
             points,

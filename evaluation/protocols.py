@@ -161,13 +161,14 @@ def kim2022_plan(
         sampler: one of `KIM2022_SAMPLERS`.
         network: the classifier.
         points: (m, c, h, w) shared by all chains, or (k, m, c, h, w).
-        labels, weights: (m,).
+        labels: (m,).
+        weights: (m,), or (k, m), each chain's own; only their ratios count, since the potential has the (weighted) mean CE.
         settings: from `kim2022_settings`.
         augment: of the coreset at every gradient of A-SGHMC; HMC never augments.
     """
     log_likelihood = Classifier(network)
     m = len(labels)
-    share = weights / weights.sum()
+    share = weights / weights.sum(-1, keepdim=True)
 
     def log_density(params: Tensor, seen: Tensor = points) -> Tensor:
         """-M U(theta), (k,) nats."""

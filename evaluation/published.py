@@ -27,7 +27,7 @@ _METHODS = {
     "kcenter": "K-center",
     "full": "Full data",
 }
-_REAL_POINTS = ("random", "herding", "kcenter", "full")
+_REAL_POINTS = ("random", "herding", "kcenter", "full")  # the paper has no CRAIG and no AdaCore
 _DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "imagenette": "ImageNette"}
 _METRICS = {"accuracy": "accuracy", "nll_kim2022": "nll", "ece_kim2022": "ece", "brier": "brier"}
 

@@ -16,11 +16,13 @@ from bpc.errors import unknown_name
 from bpc.files import write_atomic
 from evaluation.compare import load_runs
 from evaluation.published import load_published
-from evaluation.vae.studies import VAE_PLANS, VAE_SCALES
+from evaluation.ssl.studies import SSL_SCALES, table1
+from evaluation.vae.studies import VAE_PLANS, VAE_SCALES, VaeScale
 
 __all__ = ["SCALES", "TARGETS", "Scale", "Target", "commands", "find_target", "tabulate"]
 
 LEARNED = ("fkl", "rkl", "wasserstein")
+SELECTED = ("random", "herding", "kcenter", "craig", "adacore")
 Command = list[str]
 
 
@@ -85,7 +87,7 @@ class Target:
     Attributes:
         what: in a line.
         plan: (scale, out, common flags) -> commands, in order; None for a closed-form study.
-        vae: key of `evaluation.vae.studies.VAE_PLANS`, for the VAE papers' tables.
+        own_plan: (name of the scale, out, common flags) -> commands, for a paper with scales of its own.
         study: name of the function in `evaluation.studies`, for those.
         variants: whether settings of one method are compared: then folders below ``scores/`` become a table's rows.
         published: table of `evaluation.published` to stand beside variants, by the variant's name.
@@ -93,7 +95,7 @@ class Target:
 
     what: str
     plan: Callable[[Scale, Path, Command], Iterator[Command]] | None = None
-    vae: str = ""
+    own_plan: Callable[[str, Path, Command], Iterator[Command]] | None = None
     study: str = ""
     variants: bool = False
     published: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -174,9 +176,7 @@ def _comparison(
 
 
 def _table1(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
-    yield from _comparison(
-        scale, out, common, ipcs=scale.ipcs, samplers=("hmc", "asghmc"), baselines=("random", "herding", "kcenter")
-    )
+    yield from _comparison(scale, out, common, ipcs=scale.ipcs, samplers=("hmc", "asghmc"), baselines=SELECTED)
 
 
 def _table4(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
@@ -190,8 +190,7 @@ def _table4(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
 
 def _table6(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
     ipc = 10 if 10 in scale.ipcs else scale.ipcs[-1]
-    baselines = ("random", "herding", "kcenter")
-    yield from _comparison(scale, out, common, ipcs=(ipc,), samplers=("hmc",), baselines=baselines)
+    yield from _comparison(scale, out, common, ipcs=(ipc,), samplers=("hmc",), baselines=SELECTED)
 
 
 def _table7(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
@@ -232,6 +231,12 @@ def _figure5(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
         yield _score(scale, out, common, [folder], "hmc", folder)
 
 
+def _vae(
+    plan: Callable[[VaeScale, Path, Command], Iterator[Command]],
+) -> Callable[[str, Path, Command], Iterator[Command]]:
+    return lambda scale, out, common: plan(VAE_SCALES[scale], out, common)
+
+
 TARGETS = {
     "kim2022-table1": Target(what="Table 1: three divergences and random, HMC and A-SGHMC", plan=_table1),
     "kim2022-table4": Target(
@@ -262,7 +267,11 @@ TARGETS = {
         what="Bayesian logistic regression (breast cancer), weighted points by reverse KL, KL by cubature",
         study="logistic",
     ),
-    **{name: Target(what=what, vae=name) for name, (what, _) in VAE_PLANS.items()},
+    **{name: Target(what=what, own_plan=_vae(plan)) for name, (what, plan) in VAE_PLANS.items()},
+    "pooladzandi2022-table1": Target(
+        what="Table 1: few labels and generated images, by filter and selection (smoke: digits, cpu: MNIST, full: SVHN)",
+        own_plan=lambda scale, out, common: table1(SSL_SCALES[scale], out, common),
+    ),
 }
 
 
@@ -285,8 +294,8 @@ def commands(target: Target, scale: str, out: Path, common: Command) -> list[Com
     """
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
-    if target.vae:
-        return list(VAE_PLANS[target.vae][1](VAE_SCALES[scale], out, common))
+    if target.own_plan is not None:
+        return list(target.own_plan(scale, out, common))
     return [] if target.plan is None else list(target.plan(SCALES[scale], out, common))
 
 

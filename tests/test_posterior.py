@@ -56,6 +56,28 @@ def test_minibatches_are_unbiased(k):
     assert float(((draws.mean(0) - posterior(params)).abs() / error).max()) < 4.5
 
 
+def test_weights_of_each_chain():
+    """k coresets that differ in their weights as well: every way to the density is that of each alone."""
+    g = torch.Generator().manual_seed(2)
+    points, labels = torch.randn(2, 7, 4, generator=g, dtype=torch.float64), torch.zeros(7, dtype=torch.long)
+    weights = torch.rand(2, 7, generator=g, dtype=torch.float64) + 0.5
+    together = Posterior(LIKELIHOOD, points, labels, weights, prior_std=0.7, per_chain=True, points_at_once=3)
+    params = torch.randn(2, 3, generator=g, dtype=torch.float64)
+    alone = [Posterior(LIKELIHOOD, points[i], labels, weights[i], prior_std=0.7) for i in range(2)]
+    expected = torch.cat([one(params[i : i + 1]) for i, one in enumerate(alone)])
+    torch.testing.assert_close(together(params), expected)
+    value, gradient = together.value_and_gradient(params)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, value_and_grad(together, params)[1])
+    for i in range(2):
+        torch.testing.assert_close(together.chain(i)(params[i : i + 1]), expected[i : i + 1])
+    generators = ChainGenerators.from_seeds("cpu", [0, 1])
+    draws = torch.stack([together.minibatch(params, generators, 4) for _ in range(2000)])
+    assert float(((draws.mean(0) - expected).abs() / (draws.std(0) / 2000**0.5)).max()) < 4.5
+    with pytest.raises(ConfigError, match="do not fit"):
+        Posterior(LIKELIHOOD, points[0], labels, weights, prior_std=1.0)
+
+
 def test_collect_is_run_in_blocks():
     posterior = make()
     kernel = hmc(posterior, HMCConfig(step_size=0.1))

@@ -8,25 +8,39 @@ import torch
 from torch import Tensor
 
 from bpc.errors import unknown_name
-from bpc.selection.base import build_coreset, class_members
+from bpc.selection.adacore import adacore, select_adacore
+from bpc.selection.base import Selection, build_coreset, class_members, unweighted
+from bpc.selection.craig import craig, last_layer_gradients, select_craig
+from bpc.selection.facility import FacilityLocation, facility_location
 from bpc.selection.herding import select_herding
 from bpc.selection.kcenter import select_kcenter
-from bpc.selection.random_subset import select_random
+from bpc.selection.random_subset import random_fraction, select_random
 
 __all__ = [
+    "BY_GRADIENT",
     "METHODS",
+    "FacilityLocation",
+    "Selection",
     "Selector",
+    "adacore",
     "build_coreset",
     "class_members",
+    "craig",
+    "facility_location",
+    "last_layer_gradients",
+    "random_fraction",
     "select",
+    "select_adacore",
+    "select_craig",
     "select_herding",
     "select_kcenter",
     "select_random",
+    "unweighted",
 ]
 
 
 class Selector(Protocol):
-    """A selection method: indices (ipc * num_classes,) int64 of real points, class 0's first."""
+    """A selection method: ipc * num_classes real points, class 0's first, and their weights."""
 
     def __call__(
         self,
@@ -36,7 +50,7 @@ class Selector(Protocol):
         *,
         features: Tensor | None,
         generator: torch.Generator,
-    ) -> Tensor:
+    ) -> Selection:
         """Choose; labels (n,) int64, features (n, d)."""
         ...
 
@@ -45,7 +59,10 @@ METHODS: dict[str, Selector] = {
     "random": select_random,
     "herding": select_herding,
     "kcenter": select_kcenter,
+    "craig": select_craig,
+    "adacore": select_adacore,
 }
+BY_GRADIENT = ("craig", "adacore")  # their features are `last_layer_gradients`, and their points are weighted
 
 
 def select(
@@ -56,7 +73,7 @@ def select(
     *,
     features: Tensor | None = None,
     generator: torch.Generator,
-) -> Tensor:
+) -> Selection:
     """Choose by the method's name, one of `METHODS`.
 
     Args:
@@ -64,11 +81,13 @@ def select(
         labels: (n,) int64.
         ipc: points a class.
         num_classes: y.
-        features: (n, d); ``random`` needs none.
+        features: (n, d): inputs of a trained network's last layer, or for the methods in `BY_GRADIENT` its
+            `last_layer_gradients`; ``random`` needs none.
         generator: ``herding`` and ``kcenter`` take nothing from it.
 
     Returns:
-        (ipc * num_classes,) int64 indices, class 0's first.
+        ipc * num_classes points, class 0's first. Their weights are one, or for `BY_GRADIENT` how many points of the class each
+        stands for.
 
     Raises:
         ConfigError: unknown method, or features missing.

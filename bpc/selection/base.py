@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,19 @@ from bpc.coreset import Pseudocoreset
 from bpc.data.dataset import Dataset
 from bpc.errors import ConfigError, DataError
 
-__all__ = ["build_coreset", "class_members", "select_by_class"]
+__all__ = ["Selection", "build_coreset", "check_features", "class_members", "select_by_class", "unweighted"]
+
+
+class Selection(NamedTuple):
+    """m points of a dataset, class 0's first, and how much each counts."""
+
+    indices: Tensor  # (m,) int64
+    weights: Tensor  # (m,) float32: ones, or the number of points of its class that each stands for
+
+
+def unweighted(indices: Tensor) -> Selection:
+    """Points of weight one each."""
+    return Selection(indices, torch.ones(len(indices), device=indices.device))
 
 
 def class_members(labels: Tensor, num_classes: int, ipc: int) -> list[Tensor]:
@@ -50,7 +63,7 @@ def select_by_class(
     choose: Callable[[Tensor, int], Tensor],
     *,
     method: str,
-) -> Tensor:
+) -> Selection:
     """Run `choose` on each class's own features, centred at the class's mean.
 
     Args:
@@ -62,45 +75,56 @@ def select_by_class(
         method: for error messages.
 
     Returns:
-        (ipc * num_classes,) int64, class 0's first.
+        ipc * num_classes points of weight one, class 0's first.
 
     Raises:
         ConfigError: no features.
         DataError: features of another shape or not finite, a class smaller than ipc.
     """
-    if features is None:
-        raise ConfigError(f"Selection by {method} needs the points' features (n, d); got none.")
-    if features.ndim != 2 or len(features) != len(labels):
-        raise DataError(f"Features must have shape ({len(labels)}, d); got {tuple(features.shape)}.")
-    if not bool(torch.isfinite(features).all()):
-        bad = int((~torch.isfinite(features)).any(1).sum())
-        raise DataError(
-            f"Features of {bad} of {len(features)} points are NaN or infinite; selection by {method} needs finite "
-            "ones. Check the images and the network that made them."
-        )
+    features = check_features(features, labels, method)
     chosen = []
     for index in class_members(labels, num_classes, ipc):
         # float64, one class at a time: near-ties are then decided by the points and not by rounding
         own = features.detach()[index.to(features.device)].double()
         rows = choose(own - own.mean(0), ipc)
         chosen.append(index[rows.to(index.device)])
-    return torch.cat(chosen)
+    return unweighted(torch.cat(chosen))
+
+
+def check_features(features: Tensor | None, labels: Tensor, method: str, what: str = "features") -> Tensor:
+    """The features (n, d) of points with these labels (n,), if they are what selection by `method` needs.
+
+    Raises:
+        ConfigError: no features.
+        DataError: features of another shape or not finite.
+    """
+    if features is None:
+        raise ConfigError(f"Selection by {method} needs the points' {what} (n, d); got none.")
+    if features.ndim != 2 or len(features) != len(labels):
+        raise DataError(f"{what.capitalize()} must have shape ({len(labels)}, d); got {tuple(features.shape)}.")
+    if not bool(torch.isfinite(features).all()):
+        bad = int((~torch.isfinite(features)).any(1).sum())
+        raise DataError(
+            f"{what.capitalize()} of {bad} of {len(features)} points are NaN or infinite; selection by {method} needs finite "
+            "ones. Check the images and the network that made them."
+        )
+    return features
 
 
 def build_coreset(
     dataset: Dataset,
-    indices: Tensor,
+    selection: Selection,
     *,
     method: str,
     seed: int,
     config_hash: str = "",
     preset: str = "",
 ) -> Pseudocoreset:
-    """The training points at `indices` as a coreset of weight one each.
+    """The chosen training points as a coreset with the selection's weights.
 
     Args:
         dataset: the points are of its training split.
-        indices: (m,) int64, all different; kept in the provenance under ``indices``.
+        selection: indices, all different, kept in the provenance under ``indices``; weights as they are.
         method: name for the coreset and its rows.
         seed: of the run.
         config_hash: of the run.
@@ -109,7 +133,7 @@ def build_coreset(
     Raises:
         DataError: an index is out of range or comes twice.
     """
-    n = len(dataset.train)
+    n, indices = len(dataset.train), selection.indices
     numbers = [int(i) for i in indices.tolist()]
     if not numbers or min(numbers) < 0 or max(numbers) >= n or len(set(numbers)) < len(numbers):
         raise DataError(
@@ -120,7 +144,7 @@ def build_coreset(
     return Pseudocoreset(
         points=dataset.normalise(chosen.images),
         labels=chosen.labels,
-        weights=torch.ones(len(chosen), device=chosen.images.device),
+        weights=selection.weights.to(chosen.images.device, torch.float32),
         mean=dataset.mean,
         std=dataset.std,
         dataset=dataset.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bpc.selection.base import select_by_class
+from bpc.selection.base import Selection, select_by_class
 
 __all__ = ["select_kcenter"]
 
@@ -21,7 +21,7 @@ def select_kcenter(
     *,
     features: Tensor | None,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Selection:
     """Start, for each class, from the point nearest to its mean; then add the one farthest from those chosen.
 
     Deterministic; of equally far points the one with the lowest index is taken, and none is taken twice.
@@ -34,7 +34,7 @@ def select_kcenter(
         generator: not used.
 
     Returns:
-        (ipc * num_classes,) int64 indices, class 0's first, in the order of choice.
+        ipc * num_classes points of weight one, class 0's first, in the order of choice.
 
     Raises:
         ConfigError: no features.

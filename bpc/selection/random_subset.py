@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bpc.selection.base import class_members
+from bpc.selection.base import Selection, class_members, unweighted
 
-__all__ = ["select_random"]
+__all__ = ["random_fraction", "select_random"]
 
 
 def select_random(
@@ -17,7 +17,7 @@ def select_random(
     *,
     features: Tensor | None = None,
     generator: torch.Generator,
-) -> Tensor:
+) -> Selection:
     """Choose ipc points of each class uniformly, without replacement.
 
     Args:
@@ -28,7 +28,7 @@ def select_random(
         generator: each class takes a permutation of its size from it.
 
     Returns:
-        (ipc * num_classes,) int64 indices, class 0's first.
+        ipc * num_classes points of weight one, class 0's first.
 
     Raises:
         DataError: a class has fewer than ipc points.
@@ -37,4 +37,25 @@ def select_random(
     for index in class_members(labels, num_classes, ipc):
         order = torch.randperm(len(index), generator=generator, device=generator.device)
         chosen.append(index[order[:ipc].to(index.device)])
-    return torch.cat(chosen)
+    return unweighted(torch.cat(chosen))
+
+
+def random_fraction(labels: Tensor, *, fraction: float, num_classes: int, generator: torch.Generator) -> Selection:
+    """A fraction of the points of each class, uniformly and at least one where there is one: `craig` without looking.
+
+    Args:
+        labels: (n,) int64.
+        fraction: in (0, 1].
+        num_classes: y.
+        generator: each class takes a permutation of its size from it.
+
+    Returns:
+        Points of weight one, class 0's first.
+    """
+    chosen = []
+    for y in range(num_classes):
+        index = torch.nonzero(labels == y).flatten()
+        order = torch.randperm(len(index), generator=generator, device=generator.device)
+        count = min(len(index), max(1, int(fraction * len(index) + 0.5)))
+        chosen.append(index[order[:count].to(index.device)])
+    return unweighted(torch.cat(chosen))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["VAE_PLANS", "VAE_SCALES"]
+__all__ = ["VAE_PLANS", "VAE_SCALES", "VaeScale"]
 
 Command = list[str]
 PRIORS = ("gaussian", "vampprior", "exemplar", "bype")

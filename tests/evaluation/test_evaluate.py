@@ -86,6 +86,39 @@ def test_kim2022_potential(net, coreset, monkeypatch):
     assert (config.step_size, config.leapfrog_steps, config.momentum_scale) == (0.01, 5, 0.1)
 
 
+@pytest.mark.parametrize("sampler", ["hmc", "asghmc"])
+def test_kim2022_weights_are_those_of_a_mean(net, digits, sampler, monkeypatch):
+    """M (sum_m w_m CE_m / sum_m w_m + lambda ||theta||): each chain's own weights, and their scale means nothing."""
+    caught = []
+    monkeypatch.setattr(
+        f"evaluation.protocols.{'kim2022_hmc' if sampler == 'hmc' else sampler}", lambda d, _: caught.append(d)
+    )
+    cores = [random_coreset(digits, s) for s in (0, 1)]
+    points, labels = torch.stack([c.points for c in cores]), cores[0].labels
+    weights = torch.stack([torch.arange(1.0, 11.0), torch.arange(10.0, 0.0, -1.0)])
+    settings = sampling_preset(sampler, 1)
+    params = 0.1 * torch.randn(2, net.num_params, generator=make_generator("cpu", 0))
+    for scale in (1.0, 129.7):
+        kim2022_plan(sampler, net, points, labels, scale * weights, settings, None)
+    values = [d(params) if sampler == "hmc" else d(params, None) for d in caught]
+    for i in range(2):
+        ce = F.cross_entropy(net(params[i : i + 1], points[i])[0], labels, reduction="none")
+        expected = -10 * ((weights[i] * ce).sum() / 55 + settings.penalty * params[i].square().sum().sqrt())
+        torch.testing.assert_close(values[0][i], expected)
+    torch.testing.assert_close(values[1], values[0])
+
+
+def test_coresets_keep_their_own_weights(net, digits):
+    """Two weighted coresets, one for each seed: each is scored as if alone, and not by the first one's weights."""
+    cores = [random_coreset(digits, s) for s in (0, 1)]
+    cores = [c.replace(weights=w) for c, w in zip(cores, (torch.ones(10), torch.arange(1.0, 11.0) ** 2), strict=True)]
+    (both,) = evaluate(net, digits, cores, SHORT, seeds=[3, 4])
+    (alone,) = evaluate(net, digits, [cores[1]], SHORT, seeds=[4])
+    (ignored,) = evaluate(net, digits, [cores[1].replace(weights=torch.ones(10))], SHORT, seeds=[4])
+    torch.testing.assert_close(both.probs[1], alone.probs[0], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(both.probs[1], ignored.probs[0], rtol=1e-2, atol=1e-3)
+
+
 def test_table_3():
     rows = {
         ("hmc", 1): (20, 20, 10, 0.01, 0.05, 0.5),

@@ -19,7 +19,7 @@ from bpc.posterior import Posterior
 from bpc.runs import Run
 from bpc.samplers.backends import available
 from bpc.seeding import make_generator
-from bpc.selection import build_coreset, select
+from bpc.selection import build_coreset, select, unweighted
 from evaluation.compare import beside_full_data, load_runs, summarise
 from evaluation.exact import ExactConfig, chain_seeds, sample_coresets
 from evaluation.exact_report import write_page
@@ -123,12 +123,16 @@ def test_scaled_weights_sum_to_the_training_images(net, digits, coreset, inputs,
     assert float(seen["weights"].sum()) == pytest.approx(len(digits.train))
 
 
-def test_seeds_together_equal_seeds_alone(net, digits, inputs, monkeypatch):
-    coresets = [random_coreset(digits, s) for s in range(2)]
-    together = list(sample_coresets(net, digits, coresets, config(), seeds=[5, 6], inputs=inputs))
+@pytest.mark.parametrize("protocol", ["exact", "exact-scaled"])
+def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
+    """Each coreset with weights of its own."""
+    coresets = [random_coreset(digits, s).replace(weights=1.0 + torch.arange(10.0).roll(s)) for s in range(2)]
+    together = list(sample_coresets(net, digits, coresets, config(protocol), seeds=[5, 6], inputs=inputs))
     for i, result in enumerate(together):
-        (alone,) = sample_coresets(net, digits, [coresets[i]], config(), seeds=[5 + i], inputs=inputs)
-        torch.testing.assert_close(alone.probs["test"], result.probs["test"], rtol=1e-3, atol=1e-5)
+        (alone,) = sample_coresets(net, digits, [coresets[i]], config(protocol), seeds=[5 + i], inputs=inputs)
+        # a stronger likelihood lets roundings grow faster along a trajectory
+        tolerance = {"rtol": 1e-3, "atol": 1e-5} if protocol == "exact" else {"rtol": 1e-2, "atol": 1e-3}
+        torch.testing.assert_close(alone.probs["test"], result.probs["test"], **tolerance)
     assert len({*chain_seeds(5, 4), *chain_seeds(6, 4)}) == 8
 
 
@@ -287,8 +291,8 @@ def test_an_informative_coreset_is_nearer_to_the_reference(digits):
     small = digits.__class__(**{**digits.__dict__, "train": digits.train.take(torch.arange(200))})
     settings = ExactSettings(chains=2, warmup=60, samples=40, leapfrog_steps=8, prior_std=0.3)
     test = [Inputs("test", pick_images(digits.test, 100))]
-    whole = build_coreset(small, torch.arange(200), method="random", seed=0)
-    half = build_coreset(small, torch.arange(100), method="random", seed=0)
+    whole = build_coreset(small, unweighted(torch.arange(200)), method="random", seed=0)
+    half = build_coreset(small, unweighted(torch.arange(100)), method="random", seed=0)
     noise = half.replace(points=torch.randn(half.points.shape, generator=torch.Generator().manual_seed(0)))
     exact = ExactConfig(protocol="exact-scaled", settings=settings)
     found = {}

@@ -93,7 +93,6 @@ def test_features_are_those_of_the_network(net, digits):
 
 def test_run_folders(tmp_path):
     with open_run(tmp_path / "r") as run:
-        assert not run.resumed
         with pytest.raises(ConfigError, match="another process"):
             open_run(tmp_path / "r")
         run.log(step=1, value=float("nan"))

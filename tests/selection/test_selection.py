@@ -15,13 +15,16 @@ from bpc.data.dataset import Dataset, Split
 from bpc.errors import ConfigError, DataError
 from bpc.seeding import make_generator
 from bpc.selection import (
+    BY_GRADIENT,
     METHODS,
     build_coreset,
     class_members,
+    last_layer_gradients,
     select,
     select_herding,
     select_kcenter,
     select_random,
+    unweighted,
 )
 
 seeds = st.integers(0, 10_000)
@@ -36,11 +39,18 @@ def problem(seed: int, n: int = 60, d: int = 3, num_classes: int = 3) -> tuple[T
     return labels, features
 
 
+def seen_by(method: str, features: Tensor, labels: Tensor) -> Tensor:
+    """Features, or for AdaCore, which takes nothing but p - y, gradients made of them as logits."""
+    return last_layer_gradients(features, labels) if method == "adacore" else features
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_class_balance_and_no_duplicates(method: str) -> None:
     labels, features = problem(0)
-    chosen = select(method, labels, 7, 3, features=features, generator=make_generator("cpu", 0))
-    assert chosen.dtype == torch.int64
+    features = seen_by(method, features, labels)
+    chosen, weights = select(method, labels, 7, 3, features=features, generator=make_generator("cpu", 0))
+    assert chosen.dtype == torch.int64 and weights.dtype == torch.float32 and weights.shape == (21,)
+    assert (float(weights.sum()), float(weights.min()) >= 1) == (60 if method in BY_GRADIENT else 21, True)
     assert labels[chosen].tolist() == [0] * 7 + [1] * 7 + [2] * 7
     assert len(set(chosen.tolist())) == 21
 
@@ -49,7 +59,8 @@ def test_class_balance_and_no_duplicates(method: str) -> None:
 def test_duplicated_points_are_not_chosen_twice(method: str) -> None:
     """All features alike: an index is still chosen once, and ties go to the lowest index."""
     labels = torch.tensor([1, 0, 0, 1, 0, 1])
-    chosen = select(method, labels, 3, 2, features=torch.ones(6, 2), generator=make_generator("cpu", 0))
+    features = seen_by(method, torch.ones(6, 2), labels)
+    chosen, _ = select(method, labels, 3, 2, features=features, generator=make_generator("cpu", 0))
     assert sorted(chosen[:3].tolist()) == [1, 2, 4] and sorted(chosen[3:].tolist()) == [0, 3, 5]
     if method != "random":
         assert chosen.tolist() == [1, 2, 4, 0, 3, 5]
@@ -59,7 +70,7 @@ def test_duplicated_points_are_not_chosen_twice(method: str) -> None:
 @given(seed=seeds)
 def test_every_herding_step_is_the_best(seed: int) -> None:
     labels, features = problem(seed, n=24, num_classes=2)
-    chosen = select_herding(labels, 6, 2, features=features).tolist()
+    chosen = select_herding(labels, 6, 2, features=features).indices.tolist()
     points = features.double().numpy()
     for y, own in enumerate((chosen[:6], chosen[6:])):
         members = np.flatnonzero(labels.numpy() == y)
@@ -80,8 +91,8 @@ def test_herding_follows_the_mean_better_than_chance() -> None:
             for y in range(3)
         )
 
-    herded = error(select_herding(labels, 10, 3, features=features))
-    random = [error(select_random(labels, 10, 3, generator=make_generator("cpu", s))) for s in range(20)]
+    herded = error(select_herding(labels, 10, 3, features=features).indices)
+    random = [error(select_random(labels, 10, 3, generator=make_generator("cpu", s)).indices) for s in range(20)]
     assert herded < 0.2 * min(random)
 
 
@@ -90,7 +101,7 @@ def test_herding_follows_the_mean_better_than_chance() -> None:
 def test_kcenter_radius_is_at_most_twice_the_optimum(seed: int, k: int) -> None:
     labels, features = problem(seed, n=10, d=2, num_classes=1)
     distances = torch.cdist(features.double(), features.double()).numpy()
-    chosen = select_kcenter(labels, k, 1, features=features).tolist()
+    chosen = select_kcenter(labels, k, 1, features=features).indices.tolist()
     best = min(distances[:, list(c)].min(1).max() for c in itertools.combinations(range(10), k))
     assert distances[:, chosen].min(1).max() <= 2.0 * best + 1e-9
 
@@ -98,26 +109,29 @@ def test_kcenter_radius_is_at_most_twice_the_optimum(seed: int, k: int) -> None:
 def test_kcenter_starts_at_the_mean_and_goes_to_the_farthest() -> None:
     features = torch.tensor([[-4.0], [0.0], [10.0], [1.0], [3.0], [3.0]])  # mean 2.17: 3 is nearest, twice
     chosen = select_kcenter(torch.zeros(6, dtype=torch.int64), 6, 1, features=features)
-    assert chosen.tolist() == [4, 0, 2, 1, 3, 5]
+    assert chosen.indices.tolist() == [4, 0, 2, 1, 3, 5]
 
 
-@pytest.mark.parametrize("method", ["herding", "kcenter"])
+@pytest.mark.parametrize("method", ["herding", "kcenter", "craig"])
 def test_classes_do_not_see_each_other_and_the_answer_does_not_move(method: str) -> None:
     labels, features = problem(3)
     args = {"generator": make_generator("cpu", 0)}
-    chosen = METHODS[method](labels, 4, 3, features=features, **args)
-    assert torch.equal(chosen, METHODS[method](labels, 4, 3, features=features, **args))
+
+    def run(own: Tensor, classes: int, seen: Tensor) -> Tensor:
+        return METHODS[method](own, 4, classes, features=seen, **args).indices
+
+    chosen = run(labels, 3, features)
+    assert torch.equal(chosen, run(labels, 3, features))
     members = torch.nonzero(labels == 1).flatten()
-    alone = METHODS[method](torch.zeros(len(members), dtype=torch.int64), 4, 1, features=features[members], **args)
+    alone = run(torch.zeros(len(members), dtype=torch.int64), 1, features[members])
     assert torch.equal(members[alone], chosen[4:8])
     # far from the origin float32 sums would decide otherwise
-    shifted = METHODS[method](labels, 4, 3, features=features.double() + 1e6, **args)
-    assert torch.equal(chosen, shifted)
+    assert torch.equal(chosen, run(labels, 3, features.double() + 1e6))
 
 
 def test_random_depends_on_its_generator_alone() -> None:
     labels, _ = problem(0)
-    draws = [select_random(labels, 5, 3, generator=make_generator("cpu", s)).tolist() for s in (0, 0, 1)]
+    draws = [select_random(labels, 5, 3, generator=make_generator("cpu", s)).indices.tolist() for s in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -126,15 +140,16 @@ def test_random_is_uniform() -> None:
     generator = make_generator("cpu", 0)
     counts = torch.zeros(10)
     for _ in range(2000):
-        counts[select_random(labels, 2, 2, generator=generator)] += 1
+        counts[select_random(labels, 2, 2, generator=generator).indices] += 1
     assert (counts - 800).abs().max() < 120  # standard deviation 22
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_ipc_larger_than_a_class(method: str) -> None:
-    labels, features = torch.tensor([0, 0, 0, 1, 1]), torch.randn(5, 2)
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    features = seen_by(method, torch.randn(5, 2), labels)
     generator = make_generator("cpu", 0)
-    assert len(select(method, labels, 2, 2, features=features, generator=generator)) == 4
+    assert len(select(method, labels, 2, 2, features=features, generator=generator).indices) == 4
     with pytest.raises(DataError, match="ipc 3 is more than class 1 has: 2 points; choose an ipc of at most 2"):
         select(method, labels, 3, 2, features=features, generator=generator)
     with pytest.raises(DataError, match="class 2 has: 0 points"):
@@ -150,11 +165,11 @@ def test_class_members() -> None:
         class_members(torch.tensor([1, 0, 1, 2]), 2, 1)
 
 
-@pytest.mark.parametrize("method", ["herding", "kcenter"])
+@pytest.mark.parametrize("method", ["herding", "kcenter", "craig", "adacore"])
 def test_bad_features(method: str) -> None:
     labels, features = problem(0)
     generator = make_generator("cpu", 0)
-    with pytest.raises(ConfigError, match="needs the points' features"):
+    with pytest.raises(ConfigError, match=r"needs the points' (features|gradients)"):
         select(method, labels, 2, 3, generator=generator)
     with pytest.raises(DataError, match=r"\(60, d\); got \(59, 3\)"):
         select(method, labels, 2, 3, features=features[1:], generator=generator)
@@ -184,11 +199,13 @@ def test_build_coreset(dataset: Dataset) -> None:
     assert coreset.config_hash == "abc" and coreset.preset == "p" and coreset.dataset == "tiny"
     assert torch.equal(coreset.weights, torch.ones(6))
     assert torch.equal(coreset.labels, torch.tensor([0, 0, 1, 1, 2, 2]))
-    assert torch.equal((coreset.images * 255).round().byte(), dataset.train.images[chosen])
-    assert coreset.provenance["indices"] == chosen.tolist()
+    assert torch.equal((coreset.images * 255).round().byte(), dataset.train.images[chosen.indices])
+    assert coreset.provenance["indices"] == chosen.indices.tolist()
+    weighted = build_coreset(dataset, chosen._replace(weights=torch.arange(6.0)), method="craig", seed=5)
+    assert torch.equal(weighted.weights, torch.arange(6.0))
 
 
 @pytest.mark.parametrize("indices", [[], [0, 12], [-1], [3, 3]])
 def test_build_coreset_refuses_bad_indices(dataset: Dataset, indices: list[int]) -> None:
     with pytest.raises(DataError, match="different indices from 0 to 11"):
-        build_coreset(dataset, torch.tensor(indices, dtype=torch.int64), method="random", seed=0)
+        build_coreset(dataset, unweighted(torch.tensor(indices, dtype=torch.int64)), method="random", seed=0)
