@@ -39,6 +39,7 @@ from evaluation.ssl.table import compare
 __all__ = ["SslSettings", "evaluate_job", "open_trained", "run_ssl", "settings_from", "synthesise_job", "train_job"]
 
 CHECKPOINT, POOL = "checkpoint.safetensors", "pool.safetensors"
+SCORES = ("accuracy", "nll", "ece", "brier")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -254,11 +255,19 @@ def open_trained(
 
 
 def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, draws: int) -> Path:
-    """Accuracy, NLL, ECE and Brier score on all test images, into the folder's rows.csv."""
+    """Accuracy, NLL, ECE and Brier score on all test images, into the folder's rows.csv.
+
+    Raises:
+        ConfigError: no draw.
+    """
+    if draws < 1:
+        raise ConfigError(f"--draws must be at least 1; got {draws}.")
     settings, data, state, record = open_trained(path, data_root=data_root, device=device)
     protocol = f"z{draws}"
     rows = path / "rows.csv"
-    if rows.exists() and (read_rows(rows)["protocol"] == protocol).any():
+    there = set(read_rows(rows).query("protocol == @protocol")["metric"]) if rows.exists() else set()
+    missing = [metric for metric in SCORES if metric not in there]  # some, where a kill came between
+    if not missing:
         say(f"{path} holds these scores already.")
         return rows
     started = time.monotonic()
@@ -267,8 +276,9 @@ def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, dr
     for images, labels in zip(data.test.images.split(500), data.test.labels.split(500), strict=True):
         sums = update(sums, state.model.log_probs(pixels(images), rng, draws).exp(), labels)
     seconds = time.monotonic() - started
+    scores = compute(sums)
     with RowWriter(rows) as writer:
-        for metric, value in compute(sums).items():
+        for metric in missing:
             row = Row(
                 run=path.name,
                 config_hash=record["config_hash"],
@@ -280,13 +290,14 @@ def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, dr
                 protocol=protocol,
                 seed=settings.seed,
                 metric=metric,
-                value=float(value),
+                value=float(scores[metric]),
                 seconds=seconds,
                 device=device_name(device),
             )
             writer.write(row)
-    accuracy = float(compute(sums)["accuracy"])
-    say(f"{_title(settings)}, seed {settings.seed}: accuracy {accuracy:.4f} on {len(data.test):,} images.")
+    say(
+        f"{_title(settings)}, seed {settings.seed}: accuracy {float(scores['accuracy']):.4f} on {len(data.test):,} images."
+    )
     return rows
 
 

@@ -72,18 +72,20 @@ def _line(cells: Sequence[object]) -> str:
 
 
 def compare(paths: Sequence[Path], out: Path, title: str) -> str:
-    """Write ``comparison.md``, ``.csv`` and a figure for each dataset and number of labels; returns the Markdown."""
+    """Write ``comparison.md``, ``.csv`` and a figure for each dataset, number of labels and protocol; returns the Markdown."""
     rows = _load(paths)
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"# {title}", ""]
     lines += [f"- {scale}" for scale in sorted(set(rows["scale"]))]
-    for (dataset, labelled), group in rows.groupby(["dataset", "labelled"], sort=True):
+    several = rows["protocol"].nunique() > 1
+    for (dataset, labelled, protocol), group in rows.groupby(["dataset", "labelled", "protocol"], sort=True):
+        words = f"{dataset}, {labelled:,} labels" + (f", {protocol}" if several else "")
         accuracy = group[group["metric"] == "accuracy"]
         sizes = sorted(set(accuracy["samples"]))
         order = [s for s in SETTINGS if s in set(accuracy["method"])]
         lines += [
             "",
-            f"## {dataset}, {labelled:,} labels",
+            f"## {words}",
             "",
             "Test accuracy (%) by L, the number of generated images:",
             "",
@@ -94,7 +96,8 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
             cells = [_spread(mine.loc[mine["samples"] == s, "value"]) for s in sizes]
             lines.append(_line([NAMES[setting], mine["seed"].nunique(), *cells]))
         lines += _details(group, order)
-        plot_accuracy(accuracy, out / f"accuracy-{dataset}-{labelled}.png", title=f"{dataset}, {labelled:,} labels")
+        name = f"accuracy-{dataset}-{labelled}" + (f"-{protocol}" if several else "")
+        plot_accuracy(accuracy, out / f"{name}.png", title=words)
     lines += ["", *_printed()]
     text = "\n".join(lines) + "\n"
     write_atomic(out / "comparison.md", lambda stream: stream.write(text.encode()))
