@@ -783,7 +783,15 @@ def commands_text(group: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return execute(parse(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def execute(args: Any) -> int:
+    """Do what parsed flags ask for; an error of the user's is one line on stderr."""
     from bpc.errors import BpcError
     from bpc.files import explain_os_error
     from bpc.runtime import keep_freed_memory, repeatable_kernels
@@ -799,9 +807,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BpcError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

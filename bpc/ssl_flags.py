@@ -103,7 +103,7 @@ class SslTrain(SslCommon):
     resume: bool = True
     """Go on with what the folder holds; --no-resume starts over (the second phase only)."""
     checkpoint_seconds: float = 30.0
-    """A kill loses at most this much work."""
+    """A kill loses at most this much work, or 100 iterations if they take longer."""
 
 
 @dataclass(kw_only=True)

@@ -78,13 +78,13 @@ def plot_learning(log: Path, path: Path, *, title: str) -> None:
 def plot_accuracy(rows: pd.DataFrame, path: Path, *, title: str) -> None:
     """Accuracy against L for each setting: means, and a dot for each seed."""
     figure, (axis,) = new_figure(6.5, 4.2, 1, 1)
-    base = rows[rows["method"] == "baseline"]
+    base = rows[rows["label"] == "Baseline"]
     if not base.empty:
         mean = 100 * base["value"].mean()
         axis.axhline(mean, color="black", lw=1, label=f"baseline ({mean:.2f})")
         axis.axhspan(100 * base["value"].min(), 100 * base["value"].max(), color="black", alpha=0.07, lw=0)
-    others = rows[rows["method"] != "baseline"]
-    for i, (name, group) in enumerate(others.groupby("method", sort=False)):
+    others = rows[rows["label"] != "Baseline"]
+    for i, (name, group) in enumerate(others.groupby("label", sort=False)):
         colour = OTHERS[i % len(OTHERS)]
         shift = 1.0 + 0.03 * (i - 2)  # so that points of one L do not hide each other
         means = group.groupby("samples")["value"].mean()

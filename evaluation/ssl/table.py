@@ -42,14 +42,17 @@ def _load(paths: Sequence[Path]) -> pd.DataFrame:
         if record.get("job") != "ssl":
             continue
         config = record["config"]
+        augment = config["augment"]
+        phase = {k: v for part in ("learn", "model") for k, v in config.get(part, {}).items()}
+        phase |= {k: config.get(k) for k in ("unlabelled", "validation_fraction")}
         counts = {k: record.get(k) for k in ("generated", "agreed", "kept", "kept_agreed")}
         frames.append(
             read_rows(folder / "rows.csv").assign(
-                samples=config["augment"]["samples"],
+                samples=augment["samples"],
                 labelled=config["labelled"],
-                threshold=config["augment"]["threshold"],
-                temperature=config["augment"]["temperature"],
                 scale=record.get("scale", ""),
+                **{f"phase.{k}": v for k, v in phase.items()},
+                **{f"augment.{k}": v for k, v in augment.items() if k not in ("setting", "samples")},
                 **counts,
             )
         )
@@ -57,7 +60,26 @@ def _load(paths: Sequence[Path]) -> pd.DataFrame:
         raise DataError(
             f"No scored run of run.py ssl in {', '.join(map(str, paths))}; run.py ssl evaluate writes the scores."
         )
-    return pd.concat(frames, ignore_index=True)
+    rows = pd.concat(frames, ignore_index=True)
+    rows["label"] = rows["method"].map(NAMES)
+    rows["phase"] = ""
+    for _, group in rows.groupby(["dataset", "labelled"]):
+        rows.loc[group.index, "phase"] += _differences(group, "phase.")
+        generating = group[group["method"] != "baseline"]  # which has none of the settings of augmentation
+        rows.loc[generating.index, "label"] += _differences(generating, "augment.")
+    return rows
+
+
+def _differences(rows: pd.DataFrame, prefix: str) -> pd.Series:
+    """For each row ``, name value`` of every setting under `prefix` that is not the same in all rows.
+
+    So that runs which differ in more than their seed are never averaged.
+    """
+    words = pd.Series("", index=rows.index)
+    for column in [c for c in rows.columns if c.startswith(prefix) and rows[c].nunique(dropna=False) > 1]:
+        name = column.removeprefix(prefix).replace("_", " ")
+        words += rows[column].map(lambda v, name=name: f", {name} {v:g}" if isinstance(v, float) else f", {name} {v}")
+    return words
 
 
 def _spread(values: pd.Series, factor: float = 100.0, digits: int = 2) -> str:
@@ -78,11 +100,13 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
     lines = [f"# {title}", ""]
     lines += [f"- {scale}" for scale in sorted(set(rows["scale"]))]
     several = rows["protocol"].nunique() > 1
-    for (dataset, labelled, protocol), group in rows.groupby(["dataset", "labelled", "protocol"], sort=True):
-        words = f"{dataset}, {labelled:,} labels" + (f", {protocol}" if several else "")
+    for number, ((dataset, labelled, protocol, phase), group) in enumerate(
+        rows.groupby(["dataset", "labelled", "protocol", "phase"], sort=True)
+    ):
+        words = f"{dataset}, {labelled:,} labels{phase}" + (f", {protocol}" if several else "")
         accuracy = group[group["metric"] == "accuracy"]
         sizes = sorted(set(accuracy["samples"]))
-        order = [s for s in SETTINGS if s in set(accuracy["method"])]
+        order = [label for s in SETTINGS for label in sorted(set(accuracy.loc[accuracy["method"] == s, "label"]))]
         lines += [
             "",
             f"## {words}",
@@ -92,11 +116,11 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
         ]
         lines += [_line(["Setting", "seeds", *(f"{s:,}" for s in sizes)]), _line([":--", "--:", *["--:"] * len(sizes)])]
         for setting in order:
-            mine = accuracy[accuracy["method"] == setting]
+            mine = accuracy[accuracy["label"] == setting]
             cells = [_spread(mine.loc[mine["samples"] == s, "value"]) for s in sizes]
-            lines.append(_line([NAMES[setting], mine["seed"].nunique(), *cells]))
+            lines.append(_line([setting, mine["seed"].nunique(), *cells]))
         lines += _details(group, order)
-        name = f"accuracy-{dataset}-{labelled}" + (f"-{protocol}" if several else "")
+        name = f"accuracy-{dataset}-{labelled}" + (f"-{protocol}" if several else "") + (f"-{number}" if phase else "")
         plot_accuracy(accuracy, out / f"{name}.png", title=words)
     lines += ["", *_printed()]
     text = "\n".join(lines) + "\n"
@@ -112,21 +136,21 @@ def _details(group: pd.DataFrame, order: Sequence[str]) -> list[str]:
     by = {m: group[group["metric"] == m].set_index("seed") for m in ("accuracy", "nll", "ece")}
     baseline = by["accuracy"][by["accuracy"]["method"] == "baseline"]["value"]
     for setting in order:
-        for size in sorted(set(group.loc[group["method"] == setting, "samples"])):
-            mine = {m: f[(f["method"] == setting) & (f["samples"] == size)] for m, f in by.items()}
+        for size in sorted(set(group.loc[group["label"] == setting, "samples"])):
+            mine = {m: f[(f["label"] == setting) & (f["samples"] == size)] for m, f in by.items()}
             change = (
                 (mine["accuracy"]["value"] - baseline).dropna() if not baseline.index.has_duplicates else pd.Series()
             )
             first = mine["accuracy"]
             shares = ["-", "-", "-"]
-            if setting != "baseline" and first["generated"].notna().all():
+            if setting != NAMES["baseline"] and first["generated"].notna().all():
                 shares = [
                     f"{(first[a] / first[b]).mean():.1%}"
                     for a, b in (("agreed", "generated"), ("kept", "generated"), ("kept_agreed", "kept"))
                 ]
             lines.append(
                 _line([
-                    NAMES[setting], f"{size:,}", "-" if setting == "baseline" else _signed(change),
+                    setting, f"{size:,}", "-" if setting == NAMES["baseline"] else _signed(change),
                     _spread(mine["nll"]["value"], 1.0, 3), _spread(mine["ece"]["value"]), *shares,
                 ])
             )  # fmt: skip

@@ -40,11 +40,15 @@ def test_published_is_the_printed_table():
     assert set(table["setting"]) < set(SETTINGS)
 
 
-def fake_run(root, setting, samples, seed, accuracy, *, labelled=50, dataset="digits", scale="small", counts=True):
+def fake_run(
+    root, setting, samples, seed, accuracy, *, labelled=50, dataset="digits", scale="small", counts=True, temperature=1.0,
+    held_out=0.0,
+):  # fmt: skip
     """What training and scoring leave of a model with this accuracy."""
-    folder = root / f"{dataset}-{labelled}-{setting}-{samples}-{seed}"
+    folder = root / f"{dataset}-{labelled}-{setting}-{samples}-{seed}-{temperature}-{held_out}"
     folder.mkdir(parents=True)
-    config = {"labelled": labelled, "augment": {"samples": samples, "threshold": 1e-3, "temperature": 1.0}}
+    augment = {"setting": setting, "samples": samples, "threshold": 1e-3, "temperature": temperature}
+    config = {"labelled": labelled, "validation_fraction": held_out, "learn": {"iterations": 9}, "augment": augment}
     record = {"job": "ssl", "config": config, "scale": scale}
     if counts and setting != "baseline":
         record |= {"generated": 200, "agreed": 150, "kept": 80 + 20 * seed, "kept_agreed": 60}
@@ -124,7 +128,21 @@ def test_what_is_written(runs, tmp_path):
 
 def test_a_run_named_twice_counts_once(runs, tmp_path):
     once = compare([runs], tmp_path / "a", "t")
-    assert compare([runs, runs / "digits-50-baseline-0-0"], tmp_path / "b", "t") == once
+    assert compare([runs, runs / "digits-50-baseline-0-0-1.0-0.0"], tmp_path / "b", "t") == once
+
+
+def test_runs_that_differ_in_more_than_the_seed_stay_apart(runs, tmp_path):
+    before = tables(compare([runs], tmp_path / "a", "t"))[0]
+    fake_run(runs, "entropy-craig", 100, 0, 0.5, temperature=0.5)
+    fake_run(runs, "baseline", 0, 0, 0.2, held_out=0.1)
+    text = compare([runs], tmp_path / "b", "t")
+    assert "## digits, 50 labels, validation fraction 0.1" in text
+    tested, details, held_out, *_ = tables(text)
+    assert tested[1] == before[1]  # the baseline has no temperature, and the held-out one is no second run of it
+    assert tested[3][0] == "H & CRAIG, temperature 0.5" and tested[3][3] == "50.00"
+    assert tested[4] == ["H & CRAIG, temperature 1", *before[3][1:]]
+    assert [row[2] for row in details if row[0] == "H & CRAIG, temperature 0.5"] == ["-40.00"]
+    assert held_out[1:] == [["Baseline", "1", "20.00"]]
 
 
 def test_changes_without_every_baseline(runs, tmp_path):
@@ -134,7 +152,7 @@ def test_changes_without_every_baseline(runs, tmp_path):
     assert next(row for row in details if row[0] == "H")[2] == "-"
     for seed in (0, 1):
         for file in ("rows.csv", "run.json"):
-            (runs / f"digits-50-baseline-0-{seed}" / file).unlink()
+            (runs / f"digits-50-baseline-0-{seed}-1.0-0.0" / file).unlink()
     accuracy, details, _ = tables(compare([runs], tmp_path / "b", "t"))
     assert "Baseline" not in [row[0] for row in accuracy + details]
     assert {row[2] for row in details[1:]} == {"-"}
@@ -209,7 +227,7 @@ def test_pictures_of_extreme_cases(tmp_path):
     line = {"iteration": 5, "reconstruction": -1.0, "kl": 2.0, "energy_gap": None, "labelled_loss": 0.5}
     (tmp_path / "log.jsonl").write_text(json.dumps(line | {"augmented_loss": 0.0}) + "\n")
     plot_learning(tmp_path / "log.jsonl", tmp_path / "c.png", title="t")
-    rows = pd.DataFrame({"method": ["baseline", "entropy"], "samples": [0, 100], "seed": [0, 0], "value": [0.9, 0.95]})
+    rows = pd.DataFrame({"label": ["Baseline", "H"], "samples": [0, 100], "seed": [0, 0], "value": [0.9, 0.95]})
     for i in range(2):
         plot_accuracy(rows[i : i + 1], tmp_path / f"d{i}.png", title="t")
     assert len(list(tmp_path.glob("*.png"))) == 3 + 5
