@@ -13,6 +13,7 @@ from bpc.errors import DataError
 from bpc.files import read_json, write_atomic
 from evaluation.rows import read_rows
 from evaluation.ssl.pictures import plot_accuracy
+from evaluation.variants import differences
 
 __all__ = ["compare", "published"]
 
@@ -64,22 +65,10 @@ def _load(paths: Sequence[Path]) -> pd.DataFrame:
     rows["label"] = rows["method"].map(NAMES)
     rows["phase"] = ""
     for _, group in rows.groupby(["dataset", "labelled"]):
-        rows.loc[group.index, "phase"] += _differences(group, "phase.")
+        rows.loc[group.index, "phase"] += differences(group, "phase.")
         generating = group[group["method"] != "baseline"]  # which has none of the settings of augmentation
-        rows.loc[generating.index, "label"] += _differences(generating, "augment.")
+        rows.loc[generating.index, "label"] += differences(generating, "augment.")
     return rows
-
-
-def _differences(rows: pd.DataFrame, prefix: str) -> pd.Series:
-    """For each row ``, name value`` of every setting under `prefix` that is not the same in all rows.
-
-    So that runs which differ in more than their seed are never averaged.
-    """
-    words = pd.Series("", index=rows.index)
-    for column in [c for c in rows.columns if c.startswith(prefix) and rows[c].nunique(dropna=False) > 1]:
-        name = column.removeprefix(prefix).replace("_", " ")
-        words += rows[column].map(lambda v, name=name: f", {name} {v:g}" if isinstance(v, float) else f", {name} {v}")
-    return words
 
 
 def _spread(values: pd.Series, factor: float = 100.0, digits: int = 2) -> str:

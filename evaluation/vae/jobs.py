@@ -163,9 +163,11 @@ def open_trained(path: Path, *, data_root: Path | None, device: torch.device) ->
 
 
 def _write_rows(trained: Trained, metrics: dict[str, float], seconds: float, protocol: str) -> None:
-    record = read_json(trained.path / "run.json")
-    with RowWriter(trained.path / "rows.csv") as writer:
-        for metric, value in metrics.items():
+    """Append scores to rows.csv, but for those a call that was killed has left there."""
+    record, path = read_json(trained.path / "run.json"), trained.path / "rows.csv"
+    there = set(read_rows(path).query("protocol == @protocol")["metric"]) if path.exists() else set()
+    with RowWriter(path) as writer:
+        for metric, value in [(m, v) for m, v in metrics.items() if m not in there]:
             writer.write(
                 Row(
                     run=trained.path.name,
@@ -192,8 +194,8 @@ def evaluate_job(
     trained = open_trained(path, data_root=data_root, device=device)
     count = min(test_images or len(trained.data.test), len(trained.data.test))
     protocol = f"is{samples}-n{count}"
-    rows = path / "rows.csv"
-    if rows.exists() and (read_rows(rows)["protocol"] == protocol).any():
+    done = path / f"log-likelihood-{protocol}.safetensors"  # written last
+    if done.exists():
         say(f"{path} holds these scores already.")
     else:
         started = time.monotonic()
@@ -202,11 +204,11 @@ def evaluate_job(
                 trained.model, trained.prior, trained.data, samples=samples, test_images=test_images,
                 seed=trained.settings.seed, report=lambda done: report.update(done, ""),
             )  # fmt: skip
-        save_tensors(path / f"log-likelihood-{protocol}.safetensors", {"log_likelihood": found.log_likelihoods}, {})
         _write_rows(trained, found.metrics, time.monotonic() - started, protocol)
         plot_histogram(
             {trained.settings.prior.name: found.log_likelihoods}, path / "histogram.png", title=_title(trained)
         )
+        save_tensors(done, {"log_likelihood": found.log_likelihoods}, {})
     if pictures:
         draw_pictures(trained)
     return path

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from bpc.errors import DataError
 from bpc.files import load_tensors, read_json, write_atomic
 from evaluation.rows import read_rows
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn
+from evaluation.variants import differences
 
 __all__ = ["compare", "published"]
 
@@ -92,24 +94,31 @@ COLUMNS = (
 )
 
 
+def _scores(folder: Path, record: dict[str, Any]) -> pd.DataFrame:
+    """A model's rows beside its settings."""
+    config = record["config"]
+    settings = {k: v for part in ("model", "prior", "train") for k, v in config[part].items() if k != "name"}
+    settings |= {"train_images": config["train_images"]}
+    return read_rows(folder / "rows.csv").assign(
+        likelihood=config["likelihood"],
+        epochs_done=record.get("epochs"),
+        seconds_an_epoch=record.get("seconds_an_epoch"),
+        **{f"setting.{k}": v for k, v in settings.items()},
+    )
+
+
 def compare(paths: Sequence[Path], out: Path, title: str) -> str:
     """Write ``comparison.md``, ``.csv`` and figures of all scored models below `paths`; returns the Markdown."""
     folders = _folders(paths)
     records = {f: read_json(f / "run.json") for f in folders}
-    frames = [
-        read_rows(f / "rows.csv").assign(
-            likelihood=records[f]["config"]["likelihood"],
-            epochs=records[f].get("epochs"),
-            seconds_an_epoch=records[f].get("seconds_an_epoch"),
-            components=records[f]["config"]["prior"]["components"],
-        )
-        for f in folders
-    ]
-    rows = pd.concat(frames, ignore_index=True)
+    rows = pd.concat([_scores(f, records[f]) for f in folders], ignore_index=True)
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"# {title}", ""]
     for scale in sorted({str(r.get("scale", "")) for r in records.values()}):
         lines.append(f"- {scale}")
+    rows["label"] = rows["method"].map(lambda prior: PRIOR_NAMES.get(prior, prior))
+    for _, group in rows.groupby(["dataset", "likelihood", "architecture", "protocol", "method"]):
+        rows.loc[group.index, "label"] += differences(group, "setting.")
     keys = ["dataset", "likelihood", "architecture", "protocol"]
     scored = rows[~rows["protocol"].str.startswith("augment")]
     for (dataset, likelihood, model, protocol), group in scored.groupby(keys, sort=False):
@@ -119,19 +128,17 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
         lines.append("| :-- | --: |" + " --: |" * len(shown) + " --: | --: | --: |")
         order = [p for p in PRIOR_NAMES if p in set(group["method"])] + sorted(set(group["method"]) - set(PRIOR_NAMES))
         for prior in order:
-            mine = group[group["method"] == prior]
-            one = mine[mine["metric"] == "nll_is"]
             value = published(str(dataset), str(model), prior, str(likelihood))
             beside = "" if value is None else f"{value[0]:.2f} ({value[1]})"
-            cells = [_cell(mine.loc[mine["metric"] == metric, "value"], digits) for metric, _, digits in shown]
-            tail = [beside, _cell(one["epochs"], 0), _cell(one["seconds_an_epoch"], 1)]
-            lines.append(
-                f"| {PRIOR_NAMES.get(prior, prior)} | {mine['seed'].nunique()} | " + " | ".join([*cells, *tail]) + " |"
-            )
+            for label, mine in group[group["method"] == prior].groupby("label", sort=False):
+                one = mine[mine["metric"] == "nll_is"]
+                cells = [_cell(mine.loc[mine["metric"] == metric, "value"], digits) for metric, _, digits in shown]
+                tail = [beside, _cell(one["epochs_done"], 0), _cell(one["seconds_an_epoch"], 1)]
+                lines.append(f"| {label} | {mine['seed'].nunique()} | " + " | ".join([*cells, *tail]) + " |")
     augmented = rows[rows["protocol"].str.startswith("augment")]
     for (dataset, protocol), group in augmented.groupby(["dataset", "protocol"], sort=False):
         table = group.assign(weight=group["metric"].str.partition("@")[2].astype(float)).pivot_table(
-            index="method", columns="weight", values="value", aggfunc=lambda v: _cell(100 * v, 2)
+            index="label", columns="weight", values="value", aggfunc=lambda v: _cell(100 * v, 2)
         )
         lines += [
             "",
@@ -141,8 +148,8 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
         lines.append("| Prior | " + " | ".join(f"{w:g}" for w in table.columns) + " |")
         lines.append("| :-- |" + " --: |" * len(table.columns))
         lines += [
-            f"| {PRIOR_NAMES.get(p, p)} | " + " | ".join(map(str, line)) + " |"
-            for p, line in zip(table.index, table.values, strict=True)
+            f"| {label} | " + " | ".join(map(str, line)) + " |"
+            for label, line in zip(table.index, table.values, strict=True)
         ]
     lines += [
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -75,11 +76,11 @@ def scored(tmp_path_factory):
     return root
 
 
-def fake_folder(path, prior, seed, nll):
+def fake_folder(path, prior, seed, nll, interval=10):
     """What `train_job` and `evaluate_job` leave of a model of MNIST, with this score."""
     path.mkdir(parents=True)
     config = {"dataset": "mnist", "likelihood": "mse", "model": {"name": "vae"}}
-    config["prior"] = {"name": prior, "components": 500}
+    config |= {"prior": {"name": prior, "components": 500, "interval": interval}, "train": {}, "train_images": 0}
     record = {"job": "vae", "config": config, "epochs": 7, "seconds_an_epoch": 1.5, "scale": "half"}
     (path / "run.json").write_text(json.dumps(record))
     line = {"epoch": 1, "train_elbo": -30.0, "validation_elbo": -31.0}
@@ -133,6 +134,31 @@ def test_published_numbers_stand_beside(tmp_path):
     assert rows["Mixture of Gaussians"]["published"] == ""
     assert rows["Gaussian"]["NLL ↓"] == "26.00 ± 1.41"
     assert (rows["Gaussian"]["seeds"], rows["VampPrior"]["seeds"]) == ("2", "1")
+
+
+def test_settings_that_differ_stay_apart(tmp_path):
+    for seed, interval, nll in ((0, 1, 20.0), (1, 1, 22.0), (0, 50, 30.0)):
+        fake_folder(tmp_path / "runs" / f"{seed}-{interval}", "bype", seed, nll, interval)
+    fake_folder(tmp_path / "runs" / "g", "gaussian", 0, 25.0)
+    rows = table_rows(compare([tmp_path / "runs"], tmp_path / "out", "t"), "## mnist, vae, mse")
+    assert [(name, row["NLL ↓"]) for name, row in rows.items()] == [
+        ("Gaussian", "25.00"),
+        ("ByPE, interval 1", "21.00 ± 1.41"),
+        ("ByPE, interval 50", "30.00"),
+    ]
+
+
+def test_scores_that_a_kill_cut_short_are_completed(scored, tmp_path):
+    folder = shutil.copytree(scored / "gaussian", tmp_path / "cut")
+    whole = pd.read_csv(folder / "rows.csv")
+    lines = (folder / "rows.csv").read_text().splitlines(keepends=True)
+    (folder / "rows.csv").write_text("".join(lines[:3]))
+    next(folder.glob("log-likelihood-*.safetensors")).unlink()
+    where = {"data_root": None, "device": torch.device("cpu")}
+    evaluate_job(folder, samples=5, test_images=20, pictures=False, **where)
+    found = pd.read_csv(folder / "rows.csv")
+    assert list(found["metric"]) == list(whole["metric"])
+    torch.testing.assert_close(torch.tensor(found["value"]), torch.tensor(whole["value"]))
 
 
 def test_nothing_to_compare(tmp_path):
