@@ -81,9 +81,7 @@ def synthesise(
     parts = []
     for own in labels.split(CHAINS):
         start = torch.randn(len(own), model.config.latent, generator=rng, device=device)
-        z = sample_prior(
-            model, start, rng, steps=steps, step_size=step_size, labels=own, temperature=temperature
-        )  # fmt: skip
+        z = sample_prior(model, start, rng, steps=steps, step_size=step_size, labels=own, temperature=temperature)
         x = torch.cat([model.generator(few) for few in z.split(1000)])
         if noise:
             x = x + model.config.sigma * torch.randn(x.shape, generator=rng, device=device)

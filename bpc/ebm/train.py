@@ -22,6 +22,7 @@ from bpc.ebm.model import LatentEBM, sample_prior
 from bpc.ebm.synthesis import Synthetic, gradients_of, pseudo_label, synthesise
 from bpc.errors import ConfigError, DataError, FileFormatError, NumericalError, unknown_name
 from bpc.files import load_tensors, save_tensors
+from bpc.optim import adam_parameters, adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.selection import adacore, craig, random_fraction
 
@@ -186,8 +187,7 @@ def save_state(state: State, path: Path, config_hash: str) -> None:
     """Write a checkpoint, whole or not at all."""
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
     for name, adam in state.optimisers.items():
-        for i, p in enumerate(_params(adam)):
-            tensors |= {f"adam.{name}.{i}.{k}": v for k, v in adam.state.get(p, {}).items()}
+        tensors |= adam_tensors(adam, f"adam.{name}")
     meta = {"iteration": str(state.iteration), "config_hash": config_hash}
     if state.augmented is not None:
         split = state.augmented.split
@@ -208,20 +208,11 @@ def load_state(state: State, path: Path, config_hash: str) -> None:
     device = next(state.model.parameters()).device
     state.model.load_state_dict({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("model.")})
     for name, adam in state.optimisers.items():
-        for i, p in enumerate(_params(adam)):
-            where = {"step": torch.device("cpu"), "exp_avg": device, "exp_avg_sq": device}
-            key = f"adam.{name}.{i}."
-            found = {k: tensors[key + k].to(d) for k, d in where.items() if key + k in tensors}
-            if found:
-                adam.state[p] = found
+        load_adam(adam, tensors, f"adam.{name}")
     state.iteration = int(meta["iteration"])
     if "candidates" in meta:
         images, labels, weights = (tensors[f"aug.{k}"].to(device) for k in ("images", "labels", "weights"))
         state.augmented = Augmented(Split(images=images, labels=labels), weights, int(meta["candidates"]))
-
-
-def _params(adam: torch.optim.Adam) -> list[Tensor]:
-    return [p for group in adam.param_groups for p in group["params"]]
 
 
 def build_pool(state: State, config: LearnConfig, augment_config: AugmentConfig, seed: int) -> tuple[Synthetic, int]:
@@ -320,9 +311,7 @@ def learn(
         terms, z = model.elbo_terms(x, rng)
         # steps 2 and 4: the prior's own samples start at the encoder's
         positive = z.detach()
-        negative = sample_prior(
-            model, positive, rng, steps=config.langevin_steps, step_size=config.langevin_step
-        )  # fmt: skip
+        negative = sample_prior(model, positive, rng, steps=config.langevin_steps, step_size=config.langevin_step)
         gap = (model.tilt(positive) - model.tilt(negative)).mean()
         # step 5
         bound = (terms.reconstruction - terms.kl + terms.tilt).mean()
@@ -342,7 +331,7 @@ def learn(
             "supervised": torch.autograd.grad(loss, [*energy, *encoder]),
         }
         for name, optimiser in state.optimisers.items():
-            for p, g in zip(_params(optimiser), gradients[name], strict=True):
+            for p, g in zip(adam_parameters(optimiser), gradients[name], strict=True):
                 p.grad = g
             optimiser.step()
         state.iteration = t + 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bpc.errors import ConfigError, FileFormatError, NumericalError
 from bpc.files import load_tensors, save_tensors
+from bpc.optim import adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.vae.bound import elbo
 from bpc.vae.data import ImageSplit, batches, present
@@ -88,19 +89,11 @@ class NormalisedAdam:
 
     def state(self) -> dict[str, Tensor]:
         """Named tensors for a checkpoint."""
-        return {
-            f"adam.{i}.{name}": value
-            for i, p in enumerate(self.params)
-            for name, value in self.adam.state.get(p, {}).items()
-        }
+        return adam_tensors(self.adam, "adam")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        for i, p in enumerate(self.params):
-            names = {"step": None, "exp_avg": p.device, "exp_avg_sq": p.device}
-            found = {n: tensors[f"adam.{i}.{n}"].to(d or "cpu") for n, d in names.items() if f"adam.{i}.{n}" in tensors}
-            if found:
-                self.adam.state[p] = found
+        load_adam(self.adam, tensors, "adam")
 
 
 class EpochRecord(NamedTuple):

@@ -31,7 +31,7 @@ class VaeScale:
 
 VAE_SCALES = {
     "smoke": VaeScale(
-        grey=("digits",), models=("vae",), binary=("digits",), seeds=1, epochs=20, components=50, exemplars=500, samples=100,
+        grey=("digits",), models=("vae",), binary=("digits",), seeds=1, epochs=150, components=50, exemplars=500, samples=100,
         intervals=(1, 5, 10), classifier_epochs=5,
     ),
     "cpu": VaeScale(
