@@ -16,7 +16,7 @@ from bpc.vae.train import TrainConfig
 from evaluation.rows import Row, RowWriter
 from evaluation.vae.jobs import VaeSettings, evaluate_job, train_job
 from evaluation.vae.pictures import _grid, plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
-from evaluation.vae.table import compare, published
+from evaluation.vae.table import compare, published, published_error
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,14 @@ def test_published_numbers(cell, value, paper):
 )
 def test_nothing_was_published_for_other_cells(cell):
     assert published(*cell) is None
+
+
+def test_published_errors_of_augmentation():
+    assert published_error("mnist", "bype", "prior") == 0.88
+    assert published_error("mnist", "bype", "posterior") == 1.10
+    assert published_error("mnist", "gaussian", "posterior") == 1.23
+    assert published_error("mnist", "gaussian", "prior") is None
+    assert published_error("digits", "bype", "prior") is None
 
 
 def settings_of(prior):
