@@ -119,9 +119,9 @@ def plot_knn(rows: pd.DataFrame, path: Path, *, title: str) -> None:
     """Accuracy of K nearest neighbours in latent space against K, mean and range over seeds (Figure 4 of Ai et al. 2021)."""
     figure, (axis,) = new_figure(6, 4, 1, 1)
     rows = rows.assign(k=rows["metric"].str.partition("@")[2].astype(int))
-    for (prior, group), colour in zip(rows.groupby("method", sort=False), OTHERS, strict=False):
+    for (label, group), colour in zip(rows.groupby("label", sort=False), OTHERS, strict=False):
         by_k = group.groupby("k")["value"]
-        axis.plot(by_k.mean().index, 100 * by_k.mean(), "o-", ms=4, color=colour, label=prior)
+        axis.plot(by_k.mean().index, 100 * by_k.mean(), "o-", ms=4, color=colour, label=label)
         axis.fill_between(by_k.min().index, 100 * by_k.min(), 100 * by_k.max(), color=colour, alpha=0.15, lw=0)
     axis.set_xlabel("K")
     axis.set_ylabel("accuracy (%)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -108,6 +107,7 @@ def _scores(folder: Path, record: dict[str, Any]) -> pd.DataFrame:
     settings = {k: v for part in ("model", "prior", "train") for k, v in config[part].items() if k != "name"}
     settings |= {"train_images": config["train_images"]}
     return read_rows(folder / "rows.csv").assign(
+        folder=str(folder),
         likelihood=config["likelihood"],
         epochs_done=record.get("epochs"),
         seconds_an_epoch=record.get("seconds_an_epoch"),
@@ -167,31 +167,28 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> str:
     ]
     text = "\n".join(lines) + "\n"
     write_atomic(out / "comparison.md", lambda stream: stream.write(text.encode()))
-    write_atomic(out / "comparison.csv", lambda stream: stream.write(rows.to_csv(index=False).encode()))
-    _figures(folders, records, rows, out)
+    write_atomic(
+        out / "comparison.csv", lambda stream: stream.write(rows.drop(columns="folder").to_csv(index=False).encode())
+    )
+    _figures(scored, out)
     return text
 
 
-def _figures(folders: Sequence[Path], records: dict[Path, dict[str, object]], rows: pd.DataFrame, out: Path) -> None:
-    first: dict[tuple[str, str], dict[str, Path]] = {}
-    for f in folders:
-        config = json.loads(json.dumps(records[f]["config"]))
-        where = first.setdefault((config["dataset"], config["model"]["name"]), {})
-        where.setdefault(config["prior"]["name"], f)
-    for (dataset, model), by_prior in first.items():
-        curves, histograms = {}, {}
-        for prior, folder in by_prior.items():
-            curves[prior] = pd.read_json(folder / "log.jsonl", lines=True)
-            for file in sorted(folder.glob("log-likelihood-*.safetensors")):
-                histograms[prior] = load_tensors(file)[0]["log_likelihood"]
-        name = f"{dataset}-{model}"
-        plot_curves(curves, out / f"learning-{name}.png", title=f"{dataset}, {model}")
+def _figures(scored: pd.DataFrame, out: Path) -> None:
+    """Curves and histograms of the first model of each label, neighbours over all; a set of figures for each table."""
+    tables = list(scored.groupby(["dataset", "architecture", "likelihood", "protocol"], sort=False))
+    places = [f"{dataset}-{model}" for (dataset, model, *_), _ in tables]
+    for place, ((dataset, model, likelihood, protocol), group) in zip(places, tables, strict=True):
+        alone = places.count(place) == 1
+        name = place if alone else f"{place}-{likelihood}-{protocol}"
+        title = f"{dataset}, {model}" if alone else f"{dataset}, {model}, {likelihood}, {protocol}"
+        first = {str(label): Path(mine["folder"].iloc[0]) for label, mine in group.groupby("label", sort=False)}
+        curves = {label: pd.read_json(folder / "log.jsonl", lines=True) for label, folder in first.items()}
+        plot_curves(curves, out / f"learning-{name}.png", title=title)
+        files = {label: folder / f"log-likelihood-{protocol}.safetensors" for label, folder in first.items()}
+        histograms = {label: load_tensors(f)[0]["log_likelihood"] for label, f in files.items() if f.exists()}
         if histograms:
-            plot_histogram(histograms, out / f"histogram-{name}.png", title=f"Test images: {dataset}, {model}")
-        knn = rows[
-            (rows["dataset"] == dataset)
-            & (rows["architecture"] == model)
-            & rows["metric"].str.startswith("knn_accuracy@")
-        ]
+            plot_histogram(histograms, out / f"histogram-{name}.png", title=f"Test images: {title}")
+        knn = group[group["metric"].str.startswith("knn_accuracy@")]
         if not knn.empty:
-            plot_knn(knn, out / f"knn-{name}.png", title=f"Nearest neighbours of latents: {dataset}, {model}")
+            plot_knn(knn, out / f"knn-{name}.png", title=f"Nearest neighbours of latents: {title}")
