@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from bpc.ebm.synthesis import Synthetic
-from evaluation.plots.base import OTHERS, new_figure, save
+from evaluation.plots.base import OTHERS, legend_below, new_figure, save
 from evaluation.vae.pictures import plot_images
 
 __all__ = ["plot_accuracy", "plot_entropies", "plot_learning", "plot_sheets"]
@@ -76,27 +76,38 @@ def plot_learning(log: Path, path: Path, *, title: str) -> None:
 
 
 def plot_accuracy(rows: pd.DataFrame, path: Path, *, title: str) -> None:
-    """Accuracy against L for each setting: means, and a dot for each seed."""
+    """Change of accuracy against the baseline of the same seed, by L and setting: means, and a dot for each seed.
+
+    Seeds differ in which images are labelled, by far more than settings do. Without any baseline the accuracy itself is drawn.
+
+    Args:
+        rows: columns label, samples, seed, value (fraction).
+        path: PNG or PDF.
+        title: of the figure.
+    """
     figure, (axis,) = new_figure(6.5, 4.2, 1, 1)
-    base = rows[rows["label"] == "Baseline"]
-    if not base.empty:
-        mean = 100 * base["value"].mean()
-        axis.axhline(mean, color="black", lw=1, label=f"baseline ({mean:.2f})")
-        axis.axhspan(100 * base["value"].min(), 100 * base["value"].max(), color="black", alpha=0.07, lw=0)
+    base = rows[rows["label"] == "Baseline"].groupby("seed")["value"].mean()
     others = rows[rows["label"] != "Baseline"]
+    paired = bool(others["seed"].isin(base.index).any())
+    if paired:
+        others = others.assign(value=others["value"] - others["seed"].map(base)).dropna(subset="value")
+    if not base.empty:
+        axis.axhline(
+            0.0 if paired else 100 * base.mean(), color="black", lw=1, label=f"Baseline ({100 * base.mean():.2f} %)"
+        )
     for i, (name, group) in enumerate(others.groupby("label", sort=False)):
         colour = OTHERS[i % len(OTHERS)]
-        shift = 1.0 + 0.03 * (i - 2)  # so that points of one L do not hide each other
+        shift = 1.0 + 0.04 * (i - 2.5)  # so that points of one L do not hide each other
         means = group.groupby("samples")["value"].mean()
-        axis.plot(means.index * shift, 100 * means, "o-", ms=5, color=colour, label=name)
-        axis.plot(group["samples"] * shift, 100 * group["value"], ".", ms=4, color=colour, alpha=0.5)
+        axis.plot(means.index * shift, 100 * means, "o-", ms=6, color=colour, label=name)
+        axis.plot(group["samples"] * shift, 100 * group["value"], ".", ms=5, color=colour, alpha=0.6)
     if not others.empty:
         axis.set_xscale("log")
         sizes = sorted(others["samples"].unique())
         axis.set_xticks(sizes, [f"{int(s):,}" for s in sizes])
         axis.minorticks_off()
     axis.set_xlabel("generated images, before any filter (L)")
-    axis.set_ylabel("test accuracy (%)")
+    axis.set_ylabel("test accuracy, change in points; dots: seeds" if paired else "test accuracy (%)")
     axis.set_title(title, fontsize=10)
-    axis.legend(frameon=False, fontsize=8)
+    legend_below(figure, axis, 4)
     save(figure, path)
