@@ -19,6 +19,7 @@ from bpc.errors import FileFormatError, StorageError
 
 __all__ = [
     "explain_os_error",
+    "load_own_tensors",
     "load_tensors",
     "read_json",
     "save_tensors",
@@ -139,6 +140,18 @@ def load_tensors(path: Path | str, *, what: str = "a safetensors file") -> tuple
             f"{path} is not {what}: {size} bytes that do not read as safetensors ({error}). "
             "It is truncated or of another format."
         ) from error
+
+
+def load_own_tensors(path: Path | str, config_hash: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`load_tensors` of a file that a run wrote for itself, with its configuration's hash in the metadata.
+
+    Raises:
+        FileFormatError: it belongs to another configuration, or is no such file.
+    """
+    tensors, metadata = load_tensors(path)
+    if metadata.get("config_hash") != config_hash:
+        raise FileFormatError(f"{path} belongs to another configuration; choose another --out, or --no-resume.")
+    return tensors, metadata
 
 
 def require_finite(tensor: Tensor, what: str) -> None:

@@ -21,7 +21,7 @@ from bpc.errors import ConfigError, FileFormatError, unknown_name
 from bpc.files import explain_os_error
 from evaluation.metrics import metric_info
 
-__all__ = ["COLUMNS", "Row", "RowWriter", "read_rows"]
+__all__ = ["COLUMNS", "Row", "RowWriter", "metrics_of", "read_rows"]
 
 COLUMNS = (
     "run",
@@ -193,6 +193,14 @@ def read_rows(path: Path | str) -> pd.DataFrame:
     kinds = {name: "int64" for name in _INTEGERS} | {name: "float64" for name in _FLOATS}
     kinds |= {name: "str" for name in COLUMNS if name not in kinds}
     return frame.astype(kinds | {"higher_is_better": "bool"})
+
+
+def metrics_of(path: Path, protocol: str) -> set[str]:
+    """The metrics that a folder's rows.csv has under a protocol; none if there is no file. A kill may have left some."""
+    if not path.exists():
+        return set()
+    rows = read_rows(path)
+    return set(rows.loc[rows["protocol"] == protocol, "metric"])
 
 
 def _line(fields: tuple[str, ...] | list[str]) -> bytes:

@@ -15,6 +15,7 @@ from bpc.data import Split
 from bpc.ebm.data import pixels
 from bpc.ebm.model import LatentEBM, entropy, sample_prior
 from bpc.errors import ConfigError
+from bpc.selection import last_layer_gradients
 
 __all__ = ["PseudoLabels", "Synthetic", "gradients_of", "pseudo_label", "synthesise"]
 
@@ -92,6 +93,12 @@ def synthesise(
     return Synthetic(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+@torch.no_grad()
+def _logits_at_mean(model: LatentEBM, images: Tensor) -> Tensor:
+    """F at the mean of q(z | x), (n, y), of uint8 images."""
+    return torch.cat([model.energy(model.encoder(pixels(part))[0]) for part in images.split(1000)])
+
+
 class PseudoLabels(NamedTuple):
     """Unlabelled images the classifier is sure about."""
 
@@ -103,7 +110,7 @@ class PseudoLabels(NamedTuple):
 @torch.no_grad()
 def pseudo_label(model: LatentEBM, images: Tensor, threshold: float) -> PseudoLabels:
     """Label uint8 images (n, c, h, w) by F at the mean of q(z | x), keeping entropies below `threshold` nats (Section 3)."""
-    logits = torch.cat([model.energy(model.encoder(pixels(part))[0]) for part in images.split(1000)])
+    logits = _logits_at_mean(model, images)
     found = entropy(logits)
     index = torch.nonzero(found < threshold).flatten()
     return PseudoLabels(index, logits[index].argmax(1), found[index])
@@ -112,6 +119,5 @@ def pseudo_label(model: LatentEBM, images: Tensor, threshold: float) -> PseudoLa
 @torch.no_grad()
 def gradients_of(model: LatentEBM, split: Split) -> tuple[Tensor, Tensor]:
     """Last-layer gradients p - y of the cross-entropy (n, y) at the mean of q(z | x), without a backward pass, and p itself."""
-    parts = [model.energy(model.encoder(pixels(few))[0]) for few in split.images.split(1000)]
-    probabilities = torch.cat(parts).softmax(1)
-    return probabilities - torch.nn.functional.one_hot(split.labels, model.num_classes), probabilities
+    logits = _logits_at_mean(model, split.images)
+    return last_layer_gradients(logits, split.labels), logits.softmax(1)

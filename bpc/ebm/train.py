@@ -20,8 +20,8 @@ from bpc.data import Split
 from bpc.ebm.data import SemiSupervised, batch_of, pixels
 from bpc.ebm.model import LatentEBM, sample_prior
 from bpc.ebm.synthesis import Synthetic, gradients_of, pseudo_label, synthesise
-from bpc.errors import ConfigError, DataError, FileFormatError, NumericalError, unknown_name
-from bpc.files import load_tensors, save_tensors
+from bpc.errors import ConfigError, DataError, NumericalError, unknown_name
+from bpc.files import load_own_tensors, save_tensors
 from bpc.optim import adam_parameters, adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.selection import adacore, craig, random_fraction
@@ -202,9 +202,7 @@ def load_state(state: State, path: Path, config_hash: str) -> None:
     Raises:
         FileFormatError: it belongs to another configuration, or is no checkpoint.
     """
-    tensors, meta = load_tensors(path)
-    if meta.get("config_hash") != config_hash:
-        raise FileFormatError(f"{path} belongs to another configuration; choose another --out, or --no-resume.")
+    tensors, meta = load_own_tensors(path, config_hash)
     device = next(state.model.parameters()).device
     state.model.load_state_dict({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("model.")})
     for name, adam in state.optimisers.items():

@@ -12,7 +12,16 @@ from bpc.coreset import Pseudocoreset
 from bpc.data.dataset import Dataset
 from bpc.errors import ConfigError, DataError
 
-__all__ = ["Selection", "build_coreset", "check_features", "class_members", "select_by_class", "unweighted"]
+__all__ = [
+    "Selection",
+    "build_coreset",
+    "by_class",
+    "check_features",
+    "class_members",
+    "part_of",
+    "select_by_class",
+    "unweighted",
+]
 
 
 class Selection(NamedTuple):
@@ -25,6 +34,23 @@ class Selection(NamedTuple):
 def unweighted(indices: Tensor) -> Selection:
     """Points of weight one each."""
     return Selection(indices, torch.ones(len(indices), device=indices.device))
+
+
+def by_class(labels: Tensor, num_classes: int) -> list[Tensor]:
+    """The indices (n_y,) of each class's points, ascending, some perhaps empty; labels (n,), n > 0.
+
+    Raises:
+        DataError: a label is no class.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(f"Labels run from {low} to {high}; expected 0 to {num_classes - 1}.")
+    return [torch.nonzero(labels == y).flatten() for y in range(num_classes)]
+
+
+def part_of(fraction: float, size: int) -> int:
+    """How many points a fraction of `size` > 0 is: rounded, at least one."""
+    return max(1, int(fraction * size + 0.5))
 
 
 def class_members(labels: Tensor, num_classes: int, ipc: int) -> list[Tensor]:
@@ -43,10 +69,7 @@ def class_members(labels: Tensor, num_classes: int, ipc: int) -> list[Tensor]:
         raise ConfigError(f"ipc (images per class) must be 1 or more; got {ipc}.")
     if labels.ndim != 1 or len(labels) == 0:
         raise DataError(f"Labels must have shape (n,), n > 0; got {tuple(labels.shape)}.")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise DataError(f"Labels run from {low} to {high}; expected 0 to {num_classes - 1}.")
-    members = [torch.nonzero(labels == y).flatten() for y in range(num_classes)]
+    members = by_class(labels, num_classes)
     smallest = min(range(num_classes), key=lambda y: len(members[y]))
     if len(members[smallest]) < ipc:
         size = len(members[smallest])

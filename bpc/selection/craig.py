@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError, DataError
-from bpc.selection.base import Selection, check_features, class_members
+from bpc.selection.base import Selection, by_class, check_features, class_members, part_of
 from bpc.selection.facility import MEMORY_BUDGET, facility_location
 
 __all__ = ["cover_by_class", "cover_fraction", "craig", "last_layer_gradients", "select_craig"]
@@ -121,13 +121,10 @@ def cover_fraction(
         raise ConfigError(f"The fraction of points to keep must be above 0 and at most 1; got {fraction}.")
     if len(labels) == 0:
         return Selection(labels.long(), torch.ones(0, device=labels.device))
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise DataError(f"Labels run from {low} to {high}; expected 0 to {num_classes - 1}.")
     return cover_by_class(
         features,
-        [torch.nonzero(labels == y).flatten() for y in range(num_classes)],
-        lambda size: max(1, int(fraction * size + 0.5)),
+        by_class(labels, num_classes),
+        lambda size: part_of(fraction, size),
         generator=generator,
         method=method,
         memory_budget_bytes=memory_budget_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bpc.selection.base import Selection, class_members, unweighted
+from bpc.selection.base import Selection, by_class, class_members, part_of, unweighted
 
 __all__ = ["random_fraction", "select_random"]
 
@@ -53,9 +53,7 @@ def random_fraction(labels: Tensor, *, fraction: float, num_classes: int, genera
         Points of weight one, class 0's first.
     """
     chosen = []
-    for y in range(num_classes):
-        index = torch.nonzero(labels == y).flatten()
+    for index in by_class(labels, num_classes):
         order = torch.randperm(len(index), generator=generator, device=generator.device)
-        count = min(len(index), max(1, int(fraction * len(index) + 0.5)))
-        chosen.append(index[order[:count].to(index.device)])
+        chosen.append(index[order[: part_of(fraction, len(index))].to(index.device)])
     return unweighted(torch.cat(chosen))

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bpc.errors import ConfigError, FileFormatError, NumericalError
-from bpc.files import load_tensors, save_tensors
+from bpc.errors import ConfigError, NumericalError
+from bpc.files import load_own_tensors, save_tensors
 from bpc.optim import adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.vae.bound import elbo
@@ -150,9 +150,7 @@ def load_state(state: TrainState, path: Path, config_hash: str) -> None:
     Raises:
         FileFormatError: it belongs to another configuration, or is no checkpoint.
     """
-    tensors, meta = load_tensors(path)
-    if meta.get("config_hash") != config_hash:
-        raise FileFormatError(f"{path} belongs to another configuration; choose another --out, or --no-resume.")
+    tensors, meta = load_own_tensors(path, config_hash)
     device = next(state.model.parameters()).device
     tensors = {k: v.to(device) for k, v in tensors.items()}
     state.restore({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})

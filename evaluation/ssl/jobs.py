@@ -26,13 +26,13 @@ from bpc.ebm.train import (
     save_state,
 )
 from bpc.errors import ConfigError, FileFormatError, unknown_name
-from bpc.files import load_tensors, read_json, save_tensors
+from bpc.files import load_own_tensors, read_json, save_tensors
 from bpc.progress import duration, progress, say
 from bpc.runs import Run, config_hash, default_out, device_name
 from bpc.seeding import make_generator
 from bpc.ssl_flags import PRESETS, SslCompare, SslEvaluate, SslSynthesise, SslTrain
 from evaluation.metrics import compute, empty_sums, update
-from evaluation.rows import Row, RowWriter, read_rows
+from evaluation.rows import Row, RowWriter, metrics_of
 from evaluation.ssl.pictures import plot_entropies, plot_learning, plot_sheets
 from evaluation.ssl.table import compare
 
@@ -140,8 +140,8 @@ def _first_phase(
     path: Path,
     device: torch.device,
     checkpoint_seconds: float,
-) -> str:
-    """Learn to T_a in a folder of its own, or find that it is done; the state is left there. Returns the checkpoint's hash."""
+) -> None:
+    """Learn to T_a in a folder of its own, or find that it is done; the state is left there."""
     until = settings.learn.augment_at
     with Run(path, "ssl-base", settings.base(), device, seed=settings.seed) as run:
         checkpoint = path / CHECKPOINT
@@ -157,7 +157,6 @@ def _first_phase(
             _follow(steps, run, state, until, "Learning", checkpoint_seconds)
         if not run.done:
             run.record("done", iterations=until)
-        return run.hash
 
 
 def _pool(settings: SslSettings, state: State, path: Path, hash_: str) -> tuple[Synthetic, dict[str, int]]:
@@ -180,9 +179,7 @@ def _pool(settings: SslSettings, state: State, path: Path, hash_: str) -> tuple[
         )
         save_tensors(path, pool._asdict(), {"config_hash": hash_, **{k: str(v) for k, v in counts.items()}})
         return pool, counts
-    tensors, meta = load_tensors(path)
-    if meta.get("config_hash") != hash_:
-        raise FileFormatError(f"{path} belongs to another configuration; choose another --out, or --no-resume.")
+    tensors, meta = load_own_tensors(path, hash_)
     counts = {k: int(meta[k]) for k in ("generated", "agreed", "kept", "kept_agreed")}
     return Synthetic(*(tensors[name].to(device) for name in Synthetic._fields)), counts
 
@@ -210,12 +207,11 @@ def train_job(
         counts: dict[str, int] = {}
         if not checkpoint.exists():
             _first_phase(settings, data, state, base, device, checkpoint_seconds)
-            run.trim_log("iteration", state.iteration)
             save_state(state, checkpoint, run.hash)
         else:
             load_state(state, checkpoint, run.hash)
             say(f"Going on from iteration {state.iteration:,}.")
-            run.trim_log("iteration", state.iteration)
+        run.trim_log("iteration", state.iteration)
         if SETTINGS[settings.augment.setting].generate:
             pool, counts = _pool(settings, state, pool_path, run.hash)
         until = settings.learn.iterations
@@ -265,7 +261,7 @@ def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, dr
     settings, data, state, record = open_trained(path, data_root=data_root, device=device)
     protocol = f"z{draws}"
     rows = path / "rows.csv"
-    there = set(read_rows(rows).query("protocol == @protocol")["metric"]) if rows.exists() else set()
+    there = metrics_of(rows, protocol)
     missing = [metric for metric in SCORES if metric not in there]  # some, where a kill came between
     if not missing:
         say(f"{path} holds these scores already.")

@@ -22,7 +22,7 @@ from bpc.vae.likelihoods import make_likelihood
 from bpc.vae.models import LatentModel, ModelConfig, build_model
 from bpc.vae.priors import Prior, PriorConfig, build_prior
 from bpc.vae.train import TrainConfig, load_state, new_state, save_state, train
-from evaluation.rows import Row, RowWriter, read_rows
+from evaluation.rows import Row, RowWriter, metrics_of
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
 from evaluation.vae.score import pick, score
 from evaluation.vae.tasks import augment, embed, interpolate, latents, samples_of
@@ -165,7 +165,7 @@ def open_trained(path: Path, *, data_root: Path | None, device: torch.device) ->
 def _write_rows(trained: Trained, metrics: dict[str, float], seconds: float, protocol: str) -> None:
     """Append scores to rows.csv, but for those a call that was killed has left there."""
     record, path = read_json(trained.path / "run.json"), trained.path / "rows.csv"
-    there = set(read_rows(path).query("protocol == @protocol")["metric"]) if path.exists() else set()
+    there = metrics_of(path, protocol)
     with RowWriter(path) as writer:
         for metric, value in [(m, v) for m, v in metrics.items() if m not in there]:
             writer.write(
