@@ -29,16 +29,20 @@ Flag = tyro.conf.arg
 
 
 @dataclass(kw_only=True)
-class Common:
+class Place:
+    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
+    """Where datasets are looked for first (or set BPC_DATA_ROOT); then the user cache; then they are downloaded."""
+    device: str = "auto"
+    """auto (a CUDA GPU if there is one), cpu, cuda, cuda:1."""
+
+
+@dataclass(kw_only=True)
+class Common(Place):
     dataset: Annotated[str, Flag(metavar="NAME|PATH")] = "cifar10"
     """digits (needs no file), cifar10, cifar100, mnist, fashion_mnist, imagenette, or a path to your own: a folder of images
     by class, an .npz or .safetensors file, or a folder with a train/test pair of them."""
-    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
-    """Where datasets are looked for first (or set BPC_DATA_ROOT); then the user cache; then they are downloaded."""
     validation_fraction: float = 0.0
     """Hold out this fraction of the training images and use them instead of the test set: choose settings with it."""
-    device: str = "auto"
-    """auto (a CUDA GPU if there is one), cpu, cuda, cuda:1."""
     seed: int = 0
     """Every random number derives from it."""
     out: Annotated[Path | None, Flag(metavar="DIR")] = None

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from bpc.flags import Place
+
 __all__ = ["PRESETS", "SSL_COMMANDS", "SslCompare", "SslEvaluate", "SslSynthesise", "SslTrain"]
 
 Flag = tyro.conf.arg
@@ -31,15 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(kw_only=True)
-class SslCommon:
-    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
-    """Where datasets are looked for first (or set BPC_DATA_ROOT); then the user cache; then they are downloaded."""
-    device: str = "auto"
-    """auto (a CUDA GPU if there is one), cpu, cuda, cuda:1."""
-
-
-@dataclass(kw_only=True)
-class SslTrain(SslCommon):
+class SslTrain(Place):
     """Learn a classifier and a generator from few labels, then from its own best samples too; run again to go on."""
 
     dataset: str = "mnist"
@@ -107,7 +101,7 @@ class SslTrain(SslCommon):
 
 
 @dataclass(kw_only=True)
-class SslSynthesise(SslCommon):
+class SslSynthesise(Place):
     """Draw class-conditional images from a trained model: sheets as they come and sorted by entropy, histogram, tensors."""
 
     model: Annotated[tyro.conf.Positional[Path], Flag(metavar="DIR")]
@@ -123,7 +117,7 @@ class SslSynthesise(SslCommon):
 
 
 @dataclass(kw_only=True)
-class SslEvaluate(SslCommon):
+class SslEvaluate(Place):
     """Score trained models on the test images: accuracy, NLL, ECE, Brier score, into rows.csv."""
 
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], Flag(metavar="DIR...")]

@@ -8,21 +8,15 @@ from typing import Annotated, Any
 
 import tyro
 
+from bpc.flags import Place
+
 __all__ = ["VAE_COMMANDS", "VaeAugment", "VaeCompare", "VaeEvaluate", "VaeSample", "VaeTrain"]
 
 Flag = tyro.conf.arg
 
 
 @dataclass(kw_only=True)
-class VaeCommon:
-    data_root: Annotated[Path | None, Flag(metavar="DIR")] = None
-    """Where datasets are looked for first (or set BPC_DATA_ROOT); then the user cache; then they are downloaded."""
-    device: str = "auto"
-    """auto (a CUDA GPU if there is one), cpu, cuda, cuda:1."""
-
-
-@dataclass(kw_only=True)
-class VaeTrain(VaeCommon):
+class VaeTrain(Place):
     """Train a VAE with a prior of your choice, then score it; run again to go on."""
 
     dataset: str = "mnist"
@@ -85,7 +79,7 @@ class VaeTrain(VaeCommon):
 
 
 @dataclass(kw_only=True)
-class VaeEvaluate(VaeCommon):
+class VaeEvaluate(Place):
     """Score trained models: log-likelihood by importance sampling, bound, active units, nearest neighbours; pictures."""
 
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], Flag(metavar="DIR...")]
@@ -99,7 +93,7 @@ class VaeEvaluate(VaeCommon):
 
 
 @dataclass(kw_only=True)
-class VaeSample(VaeCommon):
+class VaeSample(Place):
     """Generate images from a trained model: a picture and a tensor file."""
 
     model: Annotated[tyro.conf.Positional[Path], Flag(metavar="DIR")]
@@ -113,7 +107,7 @@ class VaeSample(VaeCommon):
 
 
 @dataclass(kw_only=True)
-class VaeAugment(VaeCommon):
+class VaeAugment(Place):
     """Train a classifier on real and generated images for each weight of the real ones; test errors."""
 
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], Flag(metavar="DIR...")]
