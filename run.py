@@ -72,8 +72,9 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     import pandas as pd
 
     from bpc.budget import pairs_at_once
+    from bpc.errors import ConfigError
     from bpc.progress import duration, progress, say
-    from bpc.runs import Run, default_out
+    from bpc.runs import Run, check_folder, default_out, read_run
     from evaluation.plots import plot_learning_curves
     from expert_trajectories import ExpertConfig, TrajectoryStore, estimate_seconds, store_meta, train_experts
 
@@ -85,6 +86,9 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     )
     meta = store_meta(setting.dataset, setting.network, config, args.expert_seed)
     path = args.experts or default_out("experts", setting.dataset.name, setting.network.name, short_hash(meta))
+    check_folder(path, TrajectoryStore.files_in(path))
+    if (path / "run.json").exists() and (job := read_run(path)["job"]) != "experts":
+        raise ConfigError(f"{path} holds a run of {job}, not experts; choose another --experts folder.")
     store = TrajectoryStore.create(path, setting.network.num_params, meta)
     if isinstance(args, Experts) and not args.resume:
         for e in range(store.num_experts):
@@ -96,7 +100,8 @@ def expert_store(args: Any, setting: Setting, *, needed: int) -> Any:
     if not missing:
         return store, count
     together = args.together or (1 if setting.device.type == "cpu" else 10)
-    with store.lock(), Run(path, "experts", store.meta, setting.device, seed=args.expert_seed) as run:
+    own = TrajectoryStore.files_in(path)
+    with store.lock(), Run(path, "experts", store.meta, setting.device, seed=args.expert_seed, beside=own) as run:
         left = sum(epochs - max(store.epochs(e), 0) for e in missing)
         at_once = pairs_at_once(setting.network, setting.device, args.memory_budget)
         seconds = estimate_seconds(setting.network, setting.dataset, config, together, at_once) * left
@@ -271,7 +276,7 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
             samples=args.reference_samples,
             leapfrog_steps=None if args.reference_sampler == "sghmc" else config.settings.leapfrog_steps,
         )
-        record = reference_record(network, dataset, settings, common)
+        record = reference_record(network, dataset, settings)
         path = Path(args.reference) if args.reference != "auto" else default_out(
             "reference", dataset.name, network.name, settings.label, short_hash(record)
         )  # fmt: skip
@@ -280,7 +285,6 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
             network,
             dataset,
             settings,
-            inputs=common,
             device=device,
             memory_budget=args.memory_budget,
             checkpoint_seconds=args.checkpoint_seconds,
@@ -292,8 +296,9 @@ def score_exactly(args: Any, setting: Setting, run: Any, groups: list[Any], conf
             checkpoint_seconds=args.checkpoint_seconds,
         )  # fmt: skip
     if reference is not None:
-        add_fidelity(run, network.name, dataset.name, reference)
-    write_page(run.path, reference, title=f"{groups[0][0].method} on {dataset.name}")
+        add_fidelity(run, reference, common)
+    title = f"{groups[0][0].method} on {dataset.name}"
+    run.own(write_page(run.path, reference, title=title, inputs=common))
 
 
 def random_coresets(setting: Setting, ipc: int, seeds: list[int], config_hash: str) -> list[Any]:
@@ -482,7 +487,7 @@ def run_distill(args: Distill) -> Path:
                 template=template,
                 checkpoint_seconds=args.checkpoint_seconds,
             )
-            draw_coreset(run.path, coreset)
+            draw_coreset(run, coreset)
             if args.evaluate:
                 score_all(args, setting, run, [coreset], evaluation, beside_random=True)
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
@@ -491,16 +496,16 @@ def run_distill(args: Distill) -> Path:
     return out / "coreset.safetensors"
 
 
-def draw_coreset(folder: Path, coreset: Any) -> None:
+def draw_coreset(run: Any, coreset: Any) -> None:
     """coreset.png, and the learning curve where there is a log."""
     import pandas as pd
 
     from evaluation.plots import plot_coreset_grid, plot_distill_curve
 
-    plot_coreset_grid(coreset, folder / "coreset.png", class_names=coreset.provenance.get("class_names"))
-    log = folder / "log.jsonl"
+    plot_coreset_grid(coreset, run.file("coreset.png"), class_names=coreset.provenance.get("class_names"))
+    log = run.path / "log.jsonl"
     if log.exists():
-        plot_distill_curve(pd.read_json(log, lines=True), folder / "learning.png")
+        plot_distill_curve(pd.read_json(log, lines=True), run.file("learning.png"))
 
 
 def run_select(args: Select) -> Path:
@@ -542,8 +547,8 @@ def run_select(args: Select) -> Path:
         coreset = build_coreset(dataset, chosen, method=args.method, seed=args.seed, config_hash=run.hash)
         more = {"features": source, "class_names": dataset.class_names}
         coreset = coreset.replace(provenance={**coreset.provenance, **more})
-        coreset.save(out / "coreset.safetensors")
-        draw_coreset(out, coreset)
+        coreset.save(run.file("coreset.safetensors"))
+        draw_coreset(run, coreset)
         run.record("done")
     return out / "coreset.safetensors"
 

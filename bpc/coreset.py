@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from bpc.files import load_tensors, require_finite, save_tensors
 __all__ = ["Pseudocoreset", "load_coreset"]
 
 FORMAT = "bpc-coreset-1"
+AGREEMENT = 1e-3  # how far the file's images may be from its points, of the range of a pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Pseudocoreset:
                 f"A coreset of {m} points needs {m} labels and {m} weights; "
                 f"got {tuple(self.labels.shape)} and {tuple(self.weights.shape)}."
             )
+        if bool((self.weights < 0).any()) or not bool((self.weights > 0).any()):
+            raise ConfigError("A coreset's weights must be 0 or more, and not all 0.")
         if len(self.mean) != self.points.shape[1] or len(self.std) != self.points.shape[1]:
             raise ConfigError(f"Coreset points have {self.points.shape[1]} channels; mean and std must as well.")
 
@@ -114,7 +119,8 @@ def load_coreset(path: Path | str) -> Pseudocoreset:
     """Read a coreset file, or the ``coreset.safetensors`` of a run's folder.
 
     Raises:
-        FileFormatError: missing, truncated, foreign, of the wrong shape, or with NaN in it.
+        FileFormatError: missing, truncated, foreign, or with a field that no file of ours could have (wrong shape, NaN, a label
+            that is no class, weights below 0, images that are not the points, a name that is no plain word).
     """
     path = Path(path)
     if path.is_dir():
@@ -125,31 +131,95 @@ def load_coreset(path: Path | str) -> Pseudocoreset:
             f"{path} is not a coreset of this project: its format is {metadata.get('format', 'not named')!r}, "
             f"expected {FORMAT!r}."
         )
-    missing = {"points", "labels", "weights", "mean", "std"} - tensors.keys()
-    if missing:
-        raise FileFormatError(f"{path} lacks the tensors {', '.join(sorted(missing))}.")
-    for name in ("points", "weights", "mean", "std"):
-        require_finite(tensors[name], f"{path}: {name}")
-    labels, num_classes = tensors["labels"].long(), int(metadata["num_classes"])
-    if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
-        raise FileFormatError(
-            f"{path}: labels run from {int(labels.min())} to {int(labels.max())}; expected 0 to {num_classes - 1}."
-        )
     try:
-        return Pseudocoreset(
-            points=tensors["points"].float(),
-            labels=labels,
-            weights=tensors["weights"].float(),
-            # float32 in the file; str() gives back the decimal digits that were written
-            mean=tuple(float(str(v)) for v in tensors["mean"].numpy()),
-            std=tuple(float(str(v)) for v in tensors["std"].numpy()),
-            dataset=metadata["dataset"],
-            method=metadata["method"],
-            num_classes=num_classes,
-            preset=metadata.get("preset", ""),
-            config_hash=metadata.get("config_hash", ""),
-            seed=int(metadata.get("seed", "0")),
-            provenance=json.loads(metadata.get("provenance", "{}")),
+        return _checked(tensors, metadata)
+    except (ConfigError, ValueError) as error:
+        raise FileFormatError(f"{path}: {error} Such a file cannot be used.") from error
+
+
+# Names become words of captions and parts of folder names, so they are plain words.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}")
+_MOST_CLASSES, _MOST_SEED = 100_000, 2**63 - 1
+_TEXTS = ("augment", "network", "training", "features", "transform")  # of the provenance, where they are there
+
+
+def _checked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Pseudocoreset:
+    """A coreset of what a file holds. The file may be anybody's: nothing in it is believed before it is looked at."""
+    missing = {"points", "images", "labels", "weights", "mean", "std"} - tensors.keys()
+    if missing:
+        raise ValueError(f"it lacks the tensors {', '.join(sorted(missing))}.")
+    names = {name: metadata.get(name, "") for name in ("dataset", "method", "preset", "config_hash")}
+    for name, value in names.items():
+        if not _NAME.fullmatch(value) and (value or name in ("dataset", "method")):
+            raise ValueError(f"its {name} is {_shown(value)}; expected a name of letters, digits and _ . @ + -.")
+    num_classes = _whole(metadata, "num_classes", 1, _MOST_CLASSES)
+    seed = _whole(metadata, "seed", 0, _MOST_SEED, default="0")
+    for name in ("points", "images", "weights", "mean", "std"):
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"its {name} are {tensors[name].dtype}; expected floats.")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise ValueError(f"its {name} hold NaN or infinity.")
+    coreset = Pseudocoreset(
+        points=tensors["points"].float(),
+        labels=_labels(tensors["labels"], num_classes),
+        weights=tensors["weights"].float(),
+        # float32 in the file; str() gives back the decimal digits that were written
+        mean=tuple(float(str(v)) for v in tensors["mean"].flatten().float().numpy()),
+        std=tuple(float(str(v)) for v in tensors["std"].flatten().float().numpy()),
+        num_classes=num_classes,
+        seed=seed,
+        provenance=_provenance(metadata.get("provenance", "{}"), num_classes),
+        **names,
+    )
+    if min(coreset.std) <= 0:
+        raise ValueError(f"its std is {coreset.std}; expected numbers above 0.")
+    if tensors["images"].shape != coreset.points.shape:
+        raise ValueError(f"its images are {tuple(tensors['images'].shape)}, its points {tuple(coreset.points.shape)}.")
+    gap = float((tensors["images"].float() - coreset.images).abs().max())
+    if gap > AGREEMENT:
+        raise ValueError(
+            f"its images are not its points without the normalisation: they differ by up to {gap:.3g} of 1."
         )
-    except (ConfigError, KeyError, ValueError) as error:
-        raise FileFormatError(f"{path} is damaged: {error}") from error
+    return coreset
+
+
+def _shown(value: str) -> str:
+    """A text of somebody's as an error may print it."""
+    return repr(value[:60] + ("..." if len(value) > 60 else ""))
+
+
+def _whole(metadata: dict[str, str], field: str, least: int, most: int, *, default: str = "") -> int:
+    text = metadata.get(field, default)
+    if not re.fullmatch(r"[0-9]{1,20}", text) or not least <= int(text) <= most:
+        raise ValueError(f"its {field} is {_shown(text)}; expected a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _labels(labels: Tensor, num_classes: int) -> Tensor:
+    whole = labels.double().round().long() if labels.is_floating_point() else labels.long()
+    if labels.is_complex() or labels.dtype == torch.bool or not bool((whole == labels).all()):
+        raise ValueError("its labels are not whole numbers.")
+    if whole.numel() and not (int(whole.min()) >= 0 and int(whole.max()) < num_classes):
+        raise ValueError(f"labels run from {int(whole.min())} to {int(whole.max())}; expected 0 to {num_classes - 1}.")
+    return whole
+
+
+def _provenance(text: str, num_classes: int) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("its provenance is not JSON.") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"its provenance is a {type(found).__name__}; expected a JSON object.")
+    names = found.get("class_names")
+    if names is not None and not (
+        isinstance(names, list) and len(names) == num_classes and all(isinstance(n, str) for n in names)
+    ):
+        raise ValueError(f"its class_names are not {num_classes} texts.")
+    for name in _TEXTS:
+        if not isinstance(found.get(name, ""), str):
+            raise ValueError(f"its {name} is a {type(found[name]).__name__}; expected a text.")
+    for value in [*(found.get(name, "") for name in _TEXTS), *(names or [])]:
+        if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in value) or len(value) > 1000:
+            raise ValueError(f"a text of its provenance has control characters or no end: {_shown(value)}.")
+    return found

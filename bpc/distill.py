@@ -94,15 +94,14 @@ def initial_coreset(
 
 def start(coreset: LearnedCoreset) -> DistillState:
     """The state before the first step."""
-    nan = torch.full_like(coreset.student_lr, float("nan"))
+    unknown = (torch.full_like(coreset.student_lr, float("nan")) for _ in range(2))
     return DistillState(
         0,
         coreset,
         torch.zeros_like(coreset.points),
         torch.zeros_like(coreset.weights),
         torch.zeros_like(coreset.student_lr),
-        nan,
-        nan,
+        *unknown,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,26 +20,28 @@ from bpc.errors import FileFormatError, StorageError
 
 __all__ = [
     "explain_os_error",
+    "is_temporary",
     "load_own_tensors",
     "load_tensors",
     "read_json",
+    "remove_temporary",
     "save_tensors",
     "write_atomic",
     "write_json",
 ]
 
 
-def explain_os_error(error: OSError, path: Path | str) -> StorageError:
-    """Turn an operating-system error about `path` into one line of advice."""
+def explain_os_error(error: OSError, path: Path | str, *, doing: str = "write") -> StorageError:
+    """Turn an operating-system error about `path` into one line of advice; `doing` is the verb (write, use)."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "the disk is full: free some space and run the same command again, it resumes"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "no permission to write there: choose another folder with --out"
+        advice = f"no permission to {doing} it: choose another folder with --out"
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
         advice = "a file is in the way of a folder: choose another folder with --out"
     else:
         advice = error.strerror or str(error)
-    return StorageError(f"Cannot write {path}: {advice}.")
+    return StorageError(f"Cannot {doing} {path}: {advice}.")
 
 
 def write_atomic(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
@@ -65,6 +68,23 @@ def write_atomic(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")  # mkstemp's eight characters
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `write_atomic` gives while it writes."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporary(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a killed `write_atomic` of files with these names left in `folder`; nobody may be writing there."""
+    names = set(names)
+    for path in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is not None and found[1] in names:
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -99,7 +119,13 @@ def read_json(path: Path | str) -> Any:
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and string metadata as safetensors, atomically. Tensors are moved to the CPU."""
-    cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    cpu: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        storage = value.untyped_storage().data_ptr()
+        cpu[name] = value.clone() if storage in seen else value  # the format refuses tensors that share memory
+        seen.add(storage)
     data = _sorted_header(_safetensors_bytes(cpu, metadata=dict(metadata)))
     write_atomic(path, lambda stream: stream.write(data))
 
@@ -129,7 +155,12 @@ def load_tensors(path: Path | str, *, what: str = "a safetensors file") -> tuple
     """
     path = Path(path)
     if not path.is_file():
-        raise FileFormatError(f"No such file: {path} (expected {what}).")
+        came = "is not a file" if path.exists() else "does not exist"
+        raise FileFormatError(f"{path} {came} (expected {what}).")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise FileFormatError(f"Cannot read {path}: {error.strerror or error} (expected {what}).") from error
     try:
         with safe_open(str(path), framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118

@@ -45,7 +45,7 @@ def learn(
         checkpoint_seconds: at most this much work is lost by a kill.
     """
     device = initial.points.device
-    checkpoint = run.path / "checkpoint.safetensors"
+    checkpoint = run.file("checkpoint.safetensors")
     state: DistillState = start(initial)
     if checkpoint.exists():
         state = load_state(checkpoint, run.hash, device)
@@ -87,5 +87,5 @@ def learn(
         weights=state.coreset.weights,
         provenance={**template.provenance, "steps": state.step, "student_lr": float(state.coreset.student_lr)},
     )
-    learned.save(run.path / "coreset.safetensors")
+    learned.save(run.file("coreset.safetensors"))
     return learned.to("cpu")

@@ -18,7 +18,7 @@ class LogLikelihood(Protocol):
     """Log-likelihood of each point under each of k parameter vectors, in nats."""
 
     def __call__(self, params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-        """(k, p), points (n, ...) shared or (k, n, ...) one set each, labels (n,) -> (k, n) nats."""
+        """(k, p), points (n, ...) shared or (k, n, ...) one set each, labels (n,) or (k, n) -> (k, n) nats."""
         ...
 
 
@@ -32,7 +32,7 @@ class Classifier:
         """(k, n) nats; see `LogLikelihood`."""
         logits = self.network(params, points)
         k, n, y = logits.shape
-        losses = F.cross_entropy(logits.reshape(k * n, y), labels.repeat(k), reduction="none")
+        losses = F.cross_entropy(logits.reshape(k * n, y), labels.expand(k, n).reshape(k * n), reduction="none")
         return -losses.view(k, n)
 
 
@@ -74,6 +74,6 @@ class LogisticRegression:
     """Binary labels 0 or 1 with P(1) = sigmoid(x . theta), the setting of Manousakas et al. (2020)."""
 
     def __call__(self, params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-        """(k, n) nats of points (n, d) or (k, n, d) with labels (n,)."""
+        """(k, n) nats of points (n, d) or (k, n, d) with labels (n,) or (k, n)."""
         logits = torch.einsum("nd,kd->kn" if points.ndim == 2 else "knd,kd->kn", points, params)
         return F.logsigmoid(torch.where(labels.bool(), logits, -logits))

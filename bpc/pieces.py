@@ -57,15 +57,16 @@ def params_gradient(
         log_likelihood: of the model.
         params: (k, p).
         points: (m, ...), or (k, m, ...) with `each`.
-        labels: (m,).
+        labels: (m,), or (k, m) with `each`.
         weights: (m,), or (k, m).
         each: whether each parameter vector has points of its own.
         at_once: pairs of parameter vector and point in a piece; 0 is all.
     """
     value, gradient = params.new_zeros(len(params)), torch.zeros_like(params)
-    for rows, columns in pieces(len(params), len(labels), at_once):
+    for rows, columns in pieces(len(params), labels.shape[-1], at_once):
         leaf = params[rows].detach().requires_grad_(True)
-        log_lik = log_likelihood(leaf, _cut(points, rows, columns, each).detach(), labels[columns])
+        own = labels[rows, columns] if labels.ndim == 2 else labels[columns]
+        log_lik = log_likelihood(leaf, _cut(points, rows, columns, each).detach(), own)
         w = weights.detach()
         total = log_lik @ w[columns] if w.ndim == 1 else (log_lik * w[rows, columns]).sum(1)
         gradient[rows] += torch.autograd.grad(total.sum(), leaf)[0]

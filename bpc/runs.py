@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,19 @@ import filelock
 import torch
 
 from bpc.errors import ConfigError, FileFormatError
-from bpc.files import explain_os_error, read_json, write_atomic, write_json
+from bpc.files import explain_os_error, is_temporary, read_json, remove_temporary, write_atomic, write_json
 
-__all__ = ["Run", "config_hash", "default_out", "device_name", "peak_memory_bytes", "resolve_device", "versions"]
+__all__ = [
+    "Run",
+    "check_folder",
+    "config_hash",
+    "default_out",
+    "device_name",
+    "peak_memory_bytes",
+    "read_run",
+    "resolve_device",
+    "versions",
+]
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -89,8 +102,17 @@ def peak_memory_bytes(device: torch.device) -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
+OWN_FILES = ".files"  # a run's list of the files it has written, a name on a line
+RECORD, LOCK = "run.json", ".lock"
+# what may lie in a folder that nothing has been kept in yet: locks of ours, and what file managers leave
+IGNORED = frozenset({LOCK, ".store.lock", OWN_FILES, ".DS_Store", ".gitkeep", "desktop.ini"})
+
+
 class Run:
     """The folder of one run, opened by one process at a time.
+
+    A run deletes nothing that it has not written: every file of its own is named through `file` or `own`, which keep a list in
+    the folder, and starting over removes what is on that list.
 
     Args:
         path: the folder; made if it is not there.
@@ -100,9 +122,11 @@ class Run:
         seed: recorded, and part of `config` as well where it matters.
         resume: go on with what is there; False starts over.
         scale: one line for captions, when this is not full scale.
+        beside: names of files that may be in the folder before the run is (a trajectory store's).
 
     Raises:
-        ConfigError: the folder belongs to another configuration, or another process is using it.
+        ConfigError: the folder belongs to another configuration or to somebody else, or another process is using it.
+        FileFormatError: ``run.json`` is damaged.
     """
 
     def __init__(
@@ -115,13 +139,15 @@ class Run:
         seed: int = 0,
         resume: bool = True,
         scale: str = "",
+        beside: tuple[str, ...] = (),
     ) -> None:
         self.path, self.job, self.config, self.device, self.seed = Path(path), job, config, device, seed
         self.scale = scale
         self.hash = config_hash({"job": job, **config})
+        check_folder(self.path, beside)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(str(self.path / ".lock"))
+            self._lock = filelock.FileLock(str(self.path / LOCK))
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise ConfigError(
@@ -129,6 +155,7 @@ class Run:
             ) from None
         except OSError as error:
             raise explain_os_error(error, self.path) from error
+        self._own: set[str] = set()
         self._earlier_seconds = 0.0
         self.done = False
         self._started = time.monotonic()
@@ -139,37 +166,64 @@ class Run:
             raise
 
     def _open(self, resume: bool) -> None:
-        record_path = self.path / "run.json"
+        record_path = self.path / RECORD
+        self._own = _listed(self.path)
         if record_path.exists():
-            record = read_json(record_path)
-            found = record.get("config_hash") if isinstance(record, dict) else None
-            if found is None:
-                raise FileFormatError(f"{record_path} is not the record of a run; choose another --out.")
-            if found != self.hash:
+            record = read_run(self.path)
+            if record["config_hash"] != self.hash:
                 differing = sorted(
-                    key for key in {*self.config, *record.get("config", {})}
+                    key for key in {*self.config, *record["config"]}
                     if json.dumps(self.config.get(key), sort_keys=True, default=str)
-                    != json.dumps(record.get("config", {}).get(key), sort_keys=True, default=str)
+                    != json.dumps(record["config"].get(key), sort_keys=True, default=str)
                 )  # fmt: skip
                 raise ConfigError(
-                    f"{self.path} holds another run ({record.get('job')}, differing in {', '.join(differing) or 'the job'}); "
+                    f"{self.path} holds another run ({record['job']}, differing in {', '.join(differing) or 'the job'}); "
                     "choose another --out."
                 )
             if resume:
-                self.done = record.get("status") == "done"
-                self._earlier_seconds = float(record.get("wall_seconds", 0.0))
+                self.done = record["status"] == "done"
+                self._earlier_seconds = record["wall_seconds"]
             else:
-                for leftover in self.path.iterdir():
-                    if leftover.is_file() and leftover.name != ".lock":
-                        leftover.unlink()
+                self._start_over()
+        remove_temporary(self.path, self._own)
         if not self.done:
             self.record("running")
+
+    def _start_over(self) -> None:
+        """Remove the files that this run's list names, and nothing else."""
+        if not (self.path / OWN_FILES).exists():
+            raise ConfigError(
+                f"{self.path} was made by a version that kept no list of its files, so nothing is deleted there; "
+                "choose another --out, or remove the folder yourself."
+            )
+        for name in sorted(self._own):
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).unlink()
+
+    def file(self, name: str) -> Path:
+        """The path of a file of this run's own, on its list from now on: call it before the file is written."""
+        if not _is_plain(name):
+            raise ValueError(f"A run's file is named without folders; got {name!r}.")
+        if name not in self._own:
+            try:
+                with open(self.path / OWN_FILES, "a") as stream:
+                    stream.write(name + "\n")
+            except OSError as error:
+                raise explain_os_error(error, self.path / OWN_FILES) from error
+            self._own.add(name)
+        return self.path / name
+
+    def own(self, paths: Iterable[Path]) -> None:
+        """Put files that were just written into the run's folder on its list."""
+        for path in paths:
+            if path.parent == self.path:
+                self.file(path.name)
 
     def record(self, status: str, **extra: Any) -> None:
         """Write run.json: status is running, done, stopped or failed."""
         self.done = status == "done"
         write_json(
-            self.path / "run.json",
+            self.file(RECORD),
             {
                 "job": self.job,
                 "status": status,
@@ -188,6 +242,11 @@ class Run:
         )
 
     @property
+    def device_name(self) -> str:
+        """The device as rows name it."""
+        return device_name(self.device)
+
+    @property
     def seconds(self) -> float:
         """Wall seconds of this run, earlier processes' included."""
         return self._earlier_seconds + time.monotonic() - self._started
@@ -196,7 +255,7 @@ class Run:
         """Append one line to log.jsonl. Numbers that are not finite become null."""
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in values.items()}
         try:
-            with open(self.path / "log.jsonl", "a") as stream:
+            with open(self.file("log.jsonl"), "a") as stream:
                 stream.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise explain_os_error(error, self.path / "log.jsonl") from error
@@ -236,5 +295,79 @@ class Run:
 
 
 def default_out(*parts: str) -> Path:
-    """``runs/`` (or BPC_RUNS) / parts joined by dashes."""
-    return Path(os.environ.get("BPC_RUNS", "runs")) / "-".join(parts)
+    """``runs/`` (or BPC_RUNS) / parts joined by dashes; whatever a name holds, the result is one folder there."""
+    name = re.sub(r"[^A-Za-z0-9_.,=@+-]+", "_", "-".join(parts)).lstrip(".")
+    return Path(os.environ.get("BPC_RUNS", "runs")) / (name or "run")
+
+
+def check_folder(path: Path, beside: tuple[str, ...] = ()) -> None:
+    """Refuse a folder that holds something and is no run of ours, before anything is made.
+
+    Args:
+        path: where a run is to be; it need not exist.
+        beside: names of files that may be there without a run.
+
+    Raises:
+        ConfigError: the folder holds files of somebody else, or a file is in its place.
+        FileFormatError: its ``run.json`` is not the record of a run.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            return
+        if not path.is_dir():
+            raise ConfigError(f"{path} is a file; a run needs a folder of its own: choose another --out.")
+        if (path / RECORD).exists():
+            read_run(path)
+            return
+        foreign = sorted(
+            p.name
+            for p in path.iterdir()
+            if p.name not in IGNORED and p.name not in beside and not is_temporary(p.name)
+        )
+    except OSError as error:
+        raise explain_os_error(error, path, doing="use") from error
+    if foreign:
+        several = f"{foreign[0]} and {len(foreign) - 1} more" if len(foreign) > 1 else foreign[0]
+        raise ConfigError(f"{path} is not empty and no run of ours ({several} there); choose another --out.")
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """A run's ``run.json``, checked: job, status, config_hash, config and wall_seconds are there and of the right kind.
+
+    Raises:
+        FileFormatError: missing, damaged, or something else.
+    """
+    record = read_json(path / RECORD)
+    kinds: dict[str, Any] = {
+        "job": str,
+        "status": str,
+        "config_hash": str,
+        "config": dict,
+        "wall_seconds": (int, float),
+    }
+    if not isinstance(record, dict) or "config_hash" not in record:
+        raise FileFormatError(f"{path / RECORD} is not the record of a run; choose another --out.")
+    for name, kind in kinds.items():
+        value = record.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or (name == "wall_seconds" and not 0 <= value < 1e12):
+            raise FileFormatError(
+                f"{path / RECORD} is damaged: {name} is {json.dumps(value)[:60]}; choose another --out, or remove the file."
+            )
+    return record
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of a file in the folder itself."""
+    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", "\n", "\r"}
+
+
+def _listed(path: Path) -> set[str]:
+    """The names on a run's list. A line that is no plain name was not written by us, and is left out."""
+    try:
+        lines = (path / OWN_FILES).read_text(errors="replace").split("\n")
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise explain_os_error(error, path / OWN_FILES) from error
+    return {line for line in lines if _is_plain(line) and line not in (LOCK, OWN_FILES)}

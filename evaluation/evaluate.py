@@ -102,7 +102,7 @@ def evaluate(
     extra: Sequence[Inputs] = (),
     chains_at_once: int = 0,
     memory_budget: float | None = None,
-    folder: Path | None = None,
+    file: Callable[[str], Path] | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
     skip: Callable[[int], bool] = lambda seed: False,
@@ -123,7 +123,7 @@ def evaluate(
         extra: corrupted images; `SHIFTED` metrics of each go into the results as ``accuracy@fog-3``, and `mce`.
         chains_at_once: chains per block; 0 chooses by memory.
         memory_budget: GiB for activations; None as `bpc.budget` decides.
-        folder: for checkpoints; None keeps none.
+        file: names the file of a checkpoint (`Run.file`); None keeps none.
         checkpoint_seconds: at most this much work is lost by a kill.
         config_hash: of the run that the checkpoints belong to.
         skip: whether a seed is done already.
@@ -149,7 +149,7 @@ def evaluate(
         points = mine[0].points if one else torch.stack([c.points for c in mine])
         weights = mine[0].weights if one else torch.stack([c.weights for c in mine])
         plan = _plan(network, mine[0], points.to(device), weights.to(device), config, augment)
-        checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
+        checkpoint = None if file is None else file(f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors")
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
         shifted = {i.name: Predictive(network, dataset, i.split, len(chosen)) for i in extra}

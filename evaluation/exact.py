@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bpc.budget import pairs_at_once
 from bpc.coreset import Pseudocoreset
-from bpc.data import Dataset
+from bpc.data import Dataset, Split
 from bpc.errors import ConfigError
 from bpc.likelihood import Classifier
 from bpc.models import Network
@@ -27,7 +27,16 @@ from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings, exact_plan
 
-__all__ = ["ExactConfig", "ExactResult", "Traces", "chain_seeds", "sample_coresets", "sample_posterior"]
+__all__ = [
+    "TRACKED",
+    "ExactConfig",
+    "ExactResult",
+    "Traces",
+    "chain_seeds",
+    "sample_coresets",
+    "sample_posterior",
+    "spread",
+]
 
 TRACKED = 64  # test images whose predicted probability is traced draw by draw
 
@@ -67,15 +76,23 @@ class Traces(NamedTuple):
     energy: Tensor  # (c, s) nats; nan where the sampler has none
     step_size: Tensor  # (c, s)
     leapfrogs: Tensor  # (c, s)
+    heat: Tensor  # (c, s), excess temperature of noisy gradients, as a fraction; nan where they have no noise
 
 
 class ExactResult(NamedTuple):
     """One posterior, sampled."""
 
     seed: int
-    probs: dict[str, Tensor]  # by name of the inputs: (c, n, y) float32 on the CPU, one predictive a chain
+    probs: dict[str, Tensor]  # by name of the inputs: (c, n, y) float32 on the CPU, one predictive for each chain
     traces: Traces
+    draws: Tensor  # (c, d, p) on the CPU: draws that were to be kept, evenly spaced
     seconds: float
+
+
+def spread(draws: int, wanted: int) -> list[int]:
+    """At most `wanted` of 0 .. draws - 1, evenly spaced, the last one among them."""
+    count = min(wanted, draws)
+    return [(i + 1) * draws // count - 1 for i in range(count)]
 
 
 def chain_seeds(seed: int, chains: int) -> list[int]:
@@ -87,15 +104,18 @@ class _Recorder:
     """Traces and predictives of k chains."""
 
     def __init__(
-        self, network: Network, dataset: Dataset, inputs: Sequence[Inputs], tracked: Inputs, settings: ExactSettings, k: int
+        self, network: Network, dataset: Dataset, inputs: Sequence[Inputs], tracked: Split, settings: ExactSettings, k: int,
+        keep: int,
     ) -> None:  # fmt: skip
         self.network, self.samples = network, settings.samples
         self.inputs = {i.name: Predictive(network, dataset, i.split, k) for i in inputs}
-        self.every = max(1, settings.samples // settings.predictive_draws)
-        self.images = dataset.normalise(tracked.split.images)
-        self.labels = tracked.split.labels.view(1, -1, 1).expand(k, -1, 1)
+        self.chosen = spread(settings.samples, settings.predictive_draws)
+        self.kept = {draw: row for row, draw in enumerate(spread(settings.samples, keep))} if keep else {}
+        self.draws = torch.empty(k, len(self.kept), network.num_params)
+        self.images = dataset.normalise(tracked.images)
+        self.labels = tracked.labels.view(1, -1, 1).expand(k, -1, 1)
         self.done = 0
-        s, t = settings.samples, len(tracked.split)
+        s, t = settings.samples, len(tracked)
         shapes = {name: (k, s, t) if name == "prediction" else (k, s) for name in Traces._fields}
         self.traces = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
         self.traces["log_density"] = self.traces["log_density"].double()
@@ -104,7 +124,7 @@ class _Recorder:
     def add(self, state: Any, info: Any) -> None:
         """A draw of one of our kernels."""
         found = {"accept_prob": info.accept_prob, "diverged": info.diverged}
-        for name in ("energy", "leapfrogs"):
+        for name in ("energy", "leapfrogs", "heat"):
             if hasattr(info, name):
                 found[name] = getattr(info, name)
         if hasattr(state, "step_size"):
@@ -118,19 +138,22 @@ class _Recorder:
         found["log_density"], found["prediction"] = log_density, probs.gather(-1, self.labels).squeeze(-1)
         for name, value in found.items():
             self.traces[name][:, self.done] = value.to("cpu", self.traces[name].dtype)
-        if self.done % self.every == self.every - 1:
+        if self.done in self.chosen:
             for predictive in self.inputs.values():
                 predictive.add(params)
+        if self.done in self.kept:
+            self.draws[:, self.kept[self.done]] = params.detach().cpu()
         self.done += 1
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
         kept = {f"{name}/{k}": v for name, p in self.inputs.items() for k, v in p.state().items()}
-        return {**kept, **{f"trace/{k}": v for k, v in self.traces.items()}, "done": torch.tensor(self.done)}
+        traces = {f"trace/{k}": v for k, v in self.traces.items()}
+        return {**kept, **traces, "draws": self.draws, "done": torch.tensor(self.done)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's `state`."""
-        self.done = int(state["done"])
+        self.done, self.draws = int(state["done"]), state["draws"]
         self.traces = {name: state[f"trace/{name}"] for name in self.traces}
         for name, predictive in self.inputs.items():
             predictive.load({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}/")})
@@ -142,7 +165,7 @@ class _Recorder:
             traces = {name: trace[mine] for name, trace in self.traces.items()}
             traces["diverged"] = traces["diverged"].nan_to_num() > 0
             probs = {name: p.probs[mine].float().cpu() for name, p in self.inputs.items()}
-            yield ExactResult(seed, probs, Traces(**traces), seconds / len(seeds))
+            yield ExactResult(seed, probs, Traces(**traces), self.draws[mine], seconds / len(seeds))
 
 
 def sample_posterior(
@@ -153,6 +176,8 @@ def sample_posterior(
     *,
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
+    tracked: Split,
+    keep: int = 0,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
@@ -161,19 +186,20 @@ def sample_posterior(
     """Sample one posterior for each seed (with `per_chain` points: each seed's own), `settings.chains` chains each.
 
     Args:
-        network, dataset: to predict with; the first of `inputs` is traced as well.
+        network, dataset: to predict with.
         posterior: with points for len(seeds) * chains chains, or shared ones.
         settings: sampler and lengths.
         seeds: one a posterior; chain c of seed i derives from both.
         inputs: what predictives are kept of.
+        tracked: images whose predicted probability is traced draw by draw, for R-hat and ESS.
+        keep: draws of each chain whose weights are kept, evenly spaced.
         checkpoint, checkpoint_seconds, config_hash, report: as for `evaluation.chains.run_chains`. The backends Pyro and
             hamiltorch keep no checkpoint: a killed chain starts again.
     """
     started = time.monotonic()
     each = [s for seed in seeds for s in chain_seeds(seed, settings.chains)]
     k, device = len(each), posterior.points.device
-    tracked = Inputs("tracked", pick_images(inputs[0].split, TRACKED))
-    recorder = _Recorder(network, dataset, inputs, tracked, settings, k)
+    recorder = _Recorder(network, dataset, inputs, tracked, settings, k, keep)
     if settings.backend == "native":
         run_chains(
             exact_plan(posterior, settings),
@@ -239,18 +265,22 @@ def sample_coresets(
     *,
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
-    folder: Path | None = None,
+    file: Callable[[str], Path] | None = None,
     memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
+    skip: Callable[[int], bool] = lambda seed: False,
     report: Callable[[int, str], None] = lambda done, note: None,
 ) -> Iterator[ExactResult]:
     """Sample the posterior of a coreset (or of one coreset for each seed) and yield each seed's result when its block is done.
 
     Args:
         coresets: one for all seeds, or one for each; checked already, all with the same labels.
-        folder: for checkpoints; None keeps none.
-        memory_budget: GiB for activations; None as `bpc.budget` decides.
+        file: names the file of a checkpoint (`Run.file`); None keeps none.
+        memory_budget: GiB for activations; None as `bpc.budget` decides. It decides which chains share a batch, and with that the
+            last bits of every number: long chains turn those into other draws of the same posterior.
+        skip: whether a seed is done already. A block is sampled again whole when one of its seeds is not, so that a resumed
+            run ends with the bits of an uninterrupted one; what is skipped is not yielded.
         network, dataset, config, seeds, inputs, checkpoint_seconds, config_hash, report: as above.
     """
     if len(coresets) not in (1, len(seeds)):
@@ -264,6 +294,8 @@ def sample_coresets(
     block = max(1, min(len(seeds), budget // (len(first) * chains)))
     for begin in range(0, len(seeds), block):
         chosen = list(seeds[begin : begin + block])
+        if all(skip(seed) for seed in chosen):
+            continue
         points, weights = first.points.to(device), first.weights.to(device)
         if len(coresets) > 1:
             mine = coresets[begin : begin + block]
@@ -280,19 +312,21 @@ def sample_coresets(
             per_chain=len(coresets) > 1,
             points_at_once=budget,
         )
-        checkpoint = None if folder is None else folder / f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors"
+        checkpoint = None if file is None else file(f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors")
         before = begin * chains * (config.settings.warmup + config.settings.samples)
-        yield from sample_posterior(
+        results = sample_posterior(
             network,
             dataset,
             posterior,
             config.settings,
             seeds=chosen,
             inputs=inputs,
+            tracked=pick_images(inputs[0].split, TRACKED),
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
             config_hash=config_hash,
             report=lambda done, note, before=before: report(before + done, note),  # type: ignore[misc]
         )
+        yield from (result for result in results if not skip(result.seed))
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)

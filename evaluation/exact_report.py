@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,30 @@ from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import METHODS
 from evaluation.diagnostics import load_inference_data
+from evaluation.exact_score import REFERENCE_SEEDS, pool
 from evaluation.fidelity import Fidelity, fidelity
+from evaluation.inputs import Inputs
 from evaluation.plots import plot_page
 from evaluation.plots.page import MOST_POSTERIORS
+from evaluation.reference import Reference
 
 __all__ = ["write_page"]
 
 
-def write_page(folder: Path, reference: Path | None, *, title: str) -> list[Path]:
+def write_page(folder: Path, reference: Reference | None, *, title: str, inputs: Sequence[Inputs] = ()) -> list[Path]:
     """Write ``page.png`` and ``page.pdf`` into a scored run's folder.
 
     Args:
         folder: of the run.
-        reference: folder of the reference, or None: then there is no fidelity to draw.
+        reference: the full data's posterior, or None: then there is no fidelity to draw.
         title: of the page.
+        inputs: what the run's predictives are of, test set first; needed with a reference.
     """
     found = _predictives(folder)
     labels = next(iter(found.values()))[0]["labels"]
     truth: list[dict[str, Tensor]] = []
     if reference is not None:
-        truth = _predictives(reference)["full"]
+        truth = [pool({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in REFERENCE_SEEDS]
         found["full"] = truth
     probs, corrupted, measures = {}, {}, {}
     for method, seeds in found.items():
@@ -50,7 +55,7 @@ def write_page(folder: Path, reference: Path | None, *, title: str) -> list[Path
         say("No chain stayed finite: there is nothing to draw.")
         return []
     ceiling: Fidelity | None = fidelity(truth[1]["probs"], truth[0]["probs"]) if len(truth) > 1 else None
-    density, energy = _traces(folder, reference)
+    density, energy = _traces(folder, None if reference is None else reference.path)
     return plot_page(
         folder / "page.png",
         probs=probs,

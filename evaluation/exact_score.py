@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,14 +19,33 @@ from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
 from evaluation.diagnostics import Diagnostics, diagnose, save_inference_data, to_inference_data
-from evaluation.exact import ExactConfig, ExactResult, sample_coresets
+from evaluation.exact import ExactConfig, ExactResult, Traces, sample_coresets
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
 from evaluation.rows import Row, RowWriter, read_rows
 from evaluation.score import PREDICTIVE_FORMAT
 
-__all__ = ["Cell", "add_fidelity", "predictive_name", "score_coresets", "write_result", "written_seeds"]
+if TYPE_CHECKING:
+    import arviz as az
+
+    from evaluation.reference import Reference
+
+__all__ = [
+    "Cell",
+    "add_fidelity",
+    "diagnostic_rows",
+    "inference_data",
+    "pool",
+    "predictive_name",
+    "save_inference",
+    "score_coresets",
+    "write_result",
+    "written_seeds",
+]
+
+HEAT_MAX = 0.05  # excess temperature beyond which rows carry a warning
+REFERENCE_SEEDS = (0, 1)  # the reference, and another run of it: how far two samplings of one posterior differ
 
 Cell = dict[str, Any]  # method, ipc, sampler, protocol: what rows of one posterior share
 
@@ -65,30 +84,62 @@ def score_coresets(
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
-    with RowWriter(run.path / "rows.csv"):  # opening it mends a torn last line
+    with RowWriter(run.file("rows.csv")):  # opening it mends a torn last line
         pass
     done = written_seeds(run, cell)
-    left = [seed for seed in seeds if seed not in done]
-    if not left:
+    if done.issuperset(seeds):
         return
-    mine = coresets if len(coresets) == 1 else [c for c, seed in zip(coresets, seeds, strict=True) if seed in left]
     settings = config.settings
-    total = (settings.warmup + settings.samples) * settings.chains * len(left)
+    total = (settings.warmup + settings.samples) * settings.chains * len(seeds)
     with progress(f"Sampling {first.method} by {config.sampler} ({config.protocol})", total) as report:
         for result in sample_coresets(
             network,
             dataset,
-            mine,
+            coresets,
             config,
-            seeds=left,
+            seeds=seeds,
             inputs=inputs,
-            folder=run.path,
+            file=run.file,
             memory_budget=memory_budget,
             checkpoint_seconds=checkpoint_seconds,
             config_hash=f"{run.hash}-{first.method}",
+            skip=done.__contains__,
             report=report.update,
         ):
             write_result(run, network, dataset, cell, result, inputs)
+
+
+def inference_data(
+    traces: Traces, cell: Cell, run: Run, network: Network, dataset: Dataset, seed: int
+) -> az.InferenceData:
+    """The traces of one posterior as ArviZ takes them."""
+
+    def recorded(trace: Tensor) -> Tensor | None:
+        return None if bool(trace.isnan().all()) else trace
+
+    return to_inference_data(
+        log_density=traces.log_density,
+        predictions=traces.prediction,
+        accept_prob=traces.accept_prob,
+        diverged=traces.diverged,
+        energy=recorded(traces.energy),
+        step_size=recorded(traces.step_size),
+        n_gradients=recorded(traces.leapfrogs),
+        heat=recorded(traces.heat),
+        attrs={
+            "dataset": dataset.name,
+            "architecture": network.name,
+            "seed": seed,
+            "config_hash": run.hash,
+            **cell,
+        },
+    )
+
+
+def save_inference(data: az.InferenceData, run: Run, cell: Cell, seed: int) -> None:
+    """Write ``inference-*.nc``."""
+    stem = f"{cell['method']}-{cell['sampler']}-{cell['protocol']}-{seed}"
+    save_inference_data(data, run.file(f"inference-{stem}.nc"))
 
 
 def write_result(
@@ -98,37 +149,15 @@ def write_result(
 
     A chain that is not finite makes the pooled predictive, and with it every metric, nan: it is reported, never left out.
     """
-    t = result.traces
-    data = to_inference_data(
-        log_density=t.log_density,
-        predictions=t.prediction,
-        accept_prob=t.accept_prob,
-        diverged=t.diverged,
-        energy=t.energy if not bool(t.energy.isnan().all()) else None,
-        step_size=t.step_size if not bool(t.step_size.isnan().all()) else None,
-        n_gradients=t.leapfrogs if not bool(t.leapfrogs.isnan().all()) else None,
-        attrs={
-            "dataset": dataset.name,
-            "architecture": network.name,
-            "seed": result.seed,
-            "config_hash": run.hash,
-            **cell,
-        },
-    )
-    stem = f"{cell['method']}-{cell['sampler']}-{cell['protocol']}-{result.seed}"
-    save_inference_data(data, run.path / f"inference-{stem}.nc")
-    tensors = {f"probs_{name}": chains.double().mean(0).float() for name, chains in result.probs.items()}
-    labels = {f"labels_{i.name}": i.split.labels.cpu().clone() for i in inputs}
-    name = inputs[0].name
-    # the first of the inputs is the test set; under the names that every predictive file has
-    pooled = {**tensors, **labels, "probs": tensors[f"probs_{name}"], "labels": labels[f"labels_{name}"]}
-    del pooled[f"probs_{name}"], pooled[f"labels_{name}"]
+    data = inference_data(result.traces, cell, run, network, dataset, result.seed)
+    save_inference(data, run, cell, result.seed)
+    pooled = pool({name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs)
     metadata = {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(result.seed)}
     metadata |= {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
-    save_tensors(run.path / predictive_name(cell, result.seed), pooled, metadata)
+    save_tensors(run.file(predictive_name(cell, result.seed)), pooled, metadata)
 
     found = diagnose(data)
-    values = {**_metrics(pooled), **_diagnostic_rows(found, recorded_energy="energy" in data["sample_stats"])}
+    values = {**_metrics(pooled), **diagnostic_rows(found, data)}
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         for key, value in {**cell, "seed": result.seed}.items():
@@ -143,6 +172,16 @@ def write_result(
     if not found.mixed:
         say(f"The chains of {who} have not mixed: {'; '.join(found.reasons)}.")
     return found
+
+
+def pool(probs: dict[str, Tensor], inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+    """A predictive (n, y) of each of the inputs with their labels, under the names that a predictive's file has.
+
+    The first of the inputs is the test set: ``probs`` and ``labels``; another is ``probs_fog-3`` and ``labels_fog-3``.
+    """
+    named = {f"_{i.name}" if place else "": i for place, i in enumerate(inputs)}
+    tensors = {f"probs{ending}": probs[i.name] for ending, i in named.items()}
+    return tensors | {f"labels{ending}": i.split.labels.cpu().clone() for ending, i in named.items()}
 
 
 def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
@@ -166,7 +205,8 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     return {metric: float(value) for metric, value in found.items()}
 
 
-def _diagnostic_rows(found: Diagnostics, *, recorded_energy: bool) -> dict[str, float]:
+def diagnostic_rows(found: Diagnostics, data: az.InferenceData) -> dict[str, float]:
+    """Rows on the chains themselves. A quantity that a sampler does not have is no row: SGHMC has no energy, HMC no heat."""
     names = (
         "acceptance",
         "divergences",
@@ -178,8 +218,17 @@ def _diagnostic_rows(found: Diagnostics, *, recorded_energy: bool) -> dict[str, 
         "mixed",
     )
     values = {name: float(getattr(found, name)) for name in names}
-    if not recorded_energy:  # SGHMC has none: a quantity that does not exist is no row
+    stats: Any = data["sample_stats"]
+    if "energy" not in stats:
         del values["ebfmi"]
+    if "heat" in stats:
+        heat = float(stats["heat"].values.mean())
+        values = {"heat": heat, **values}  # `mixed` stays the last row of a posterior
+        if not heat <= HEAT_MAX:
+            say(
+                f"The noise of the gradients heats this posterior: along the noisiest direction found, variances are about "
+                f"{1 + heat:.2f} times too large. A smaller step or a larger batch mends it, or full-batch hmc."
+            )
     return values
 
 
@@ -198,24 +247,25 @@ def _row(run: Run, network: str, dataset: str, cell: Cell, seed: int, metric: st
     )
 
 
-def add_fidelity(run: Run, network: str, dataset: str, reference: Path) -> Fidelity:
+def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fidelity:
     """Compare every predictive of a run with the reference's first one; add the reference's own rows and the ceiling.
 
     Rows of method `full` are the two reference runs: both with their metrics, the second with its fidelity to the first.
 
     Args:
         run: a scored run.
-        network, dataset: names, as rows have them.
-        reference: folder of a reference, as `evaluation.reference` makes it.
+        reference: the full data's posterior.
+        inputs: what the run's predictives are of.
 
     Returns:
         The ceiling.
 
     Raises:
-        ConfigError: the reference was asked about other inputs.
+        ConfigError: a predictive of the run is of other images.
     """
-    files = sorted(reference.glob("predictive-full-*.safetensors"))
-    truth, again = (load_tensors(file, what="the reference's predictive")[0] for file in files[:2])
+    network, dataset = reference.network.name, reference.dataset.name
+    seeds = REFERENCE_SEEDS
+    truth, again = (pool({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in seeds)
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         there = set(zip(rows["method"], rows["sampler"], rows["protocol"], rows["seed"], rows["metric"], strict=True))
@@ -224,18 +274,17 @@ def add_fidelity(run: Run, network: str, dataset: str, reference: Path) -> Fidel
             if (cell["method"], cell["sampler"], cell["protocol"], seed, metric) not in there:
                 writer.write(_row(run, network, dataset, cell, seed, metric, value, 0.0))
 
-        full: Cell = {}
-        for _, row in read_rows(reference / "rows.csv").iterrows():
-            full = {key: row[key] for key in ("method", "ipc", "sampler", "protocol")}
-            add(full, int(row["seed"]), str(row["metric"]), float(row["value"]))
+        for seed, predictive in zip(seeds, (truth, again), strict=True):
+            for metric, value in {**_metrics(predictive), **reference.diagnostics(seed)}.items():
+                add(reference.cell, seed, metric, value)
         for path in sorted(run.path.glob("predictive-*.safetensors")):
             tensors, metadata = load_tensors(path, what="a saved predictive")
             cell = {"method": metadata["method"], "ipc": int(metadata["ipc"])}
             cell |= {"sampler": metadata["sampler"], "protocol": metadata["protocol"]}
             for metric, value in _fidelity_rows(tensors, truth, path):
                 add(cell, int(metadata["seed"]), metric, value)
-        for metric, value in _fidelity_rows(again, truth, files[1]):
-            add(full, 1, metric, value)
+        for metric, value in _fidelity_rows(again, truth, reference.path):
+            add(reference.cell, seeds[1], metric, value)
     return fidelity(again["probs"], truth["probs"])
 
 
@@ -246,7 +295,7 @@ def _fidelity_rows(mine: dict[str, Tensor], truth: dict[str, Tensor], path: Path
             continue
         if not torch.equal(mine[labels], truth[labels]):
             raise ConfigError(
-                f"{path} and the reference were asked about different images; evaluate both with the same --test-images."
+                f"{path} and the reference were asked about different images; score it again with --no-resume."
             )
         for name, value in fidelity(mine[probs], truth[probs])._asdict().items():
             yield f"{name}{ending}", float(value)

@@ -39,6 +39,7 @@ def to_inference_data(
     step_size: Tensor | Array | None = None,
     tree_depth: Tensor | Array | None = None,
     n_gradients: Tensor | Array | None = None,
+    heat: Tensor | Array | None = None,
     images: Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> az.InferenceData:
@@ -50,6 +51,7 @@ def to_inference_data(
         accept_prob: (c, s) fraction.
         diverged: (c, s) bool.
         energy: (c, s) nats, potential plus kinetic energy of the accepted state.
+        heat: (c, s) excess temperature of noisy gradients, fraction.
         step_size, tree_depth, n_gradients: (c, s), or (c,) where they do not change.
         images: (t,) indices of the tracked images in the test set; 0 to t - 1 otherwise.
         attrs: what the draws are of: method, dataset, sampler, protocol, seed, config_hash ...; anything but a number or a
@@ -77,6 +79,7 @@ def to_inference_data(
         "step_size": step_size,
         "tree_depth": tree_depth,
         "n_steps": n_gradients,
+        "heat": heat,
     }
     for name, values in given.items():
         if values is None:

@@ -80,6 +80,7 @@ METRICS: dict[str, MetricInfo] = {
     "ess_bulk": MetricInfo("draws", True),
     "ess_tail": MetricInfo("draws", True),
     "ebfmi": MetricInfo("ratio", True),
+    "heat": MetricInfo("fraction", False),
     "mixed": MetricInfo("0 or 1", True),
     # Of a VAE. The KL and the number of active units describe; neither is good or bad by itself.
     "nll_is": MetricInfo("nats", False),

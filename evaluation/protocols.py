@@ -23,10 +23,11 @@ from bpc.augment import AugmentConfig, apply, draw
 from bpc.errors import ConfigError, unknown_name
 from bpc.likelihood import Classifier
 from bpc.models import Network
-from bpc.posterior import Posterior
+from bpc.posterior import ControlVariates, Posterior
 from bpc.presets import REFERENCE_PARAMS, SamplingPreset, sampling_preset
 from bpc.samplers import (
     ASGHMCConfig,
+    ExactGradient,
     HMCConfig,
     Kernel,
     Kim2022HMCConfig,
@@ -89,6 +90,8 @@ class ExactSettings:
         target: acceptance probability aimed at.
         friction: of SGHMC, per unit of time.
         batch: points per gradient of SGHMC; 0 is all.
+        max_heat: of SGHMC with a batch: the step shrinks in warm-up until the noise of the gradients heats the noisiest direction
+            by less than this fraction; 0 keeps the step as it is, whatever its heat.
         predictive_draws: of each chain, evenly spaced, that enter the predictive; the diagnostics see every draw.
     """
 
@@ -104,6 +107,7 @@ class ExactSettings:
     target: float = 0.8
     friction: float = 5.0
     batch: int = 0
+    max_heat: float = 0.05
     predictive_draws: int = 100
 
     def __post_init__(self) -> None:
@@ -118,8 +122,8 @@ class ExactSettings:
             raise ConfigError("The exact protocols need chains, samples, leapfrog steps and tree depth of at least 1.")
         if self.samples < 4:
             raise ConfigError(f"Diagnostics split every chain in two: keep at least 4 samples; got {self.samples}.")
-        if self.warmup < 0 or self.batch < 0:
-            raise ConfigError("warmup and batch must be 0 or more.")
+        if min(self.warmup, self.batch, self.max_heat) < 0:
+            raise ConfigError("warmup, batch and max_heat must be 0 or more.")
         if min(self.prior_std, self.step_size, self.friction) <= 0 or not 0 < self.target < 1:
             raise ConfigError(
                 "The exact protocols need a positive prior_std, step_size, friction and a target in (0, 1)."
@@ -223,18 +227,16 @@ def exact_plan(posterior: Posterior, settings: ExactSettings) -> ChainPlan:
         )
         kernel = warmed_up(nuts(posterior, tree), posterior, warmup)
     else:
-        whole = not 0 < settings.batch < len(posterior.labels)
-
-        def density(params: Tensor, generators: ChainGenerators) -> Tensor:
-            return posterior(params) if whole else posterior.minibatch(params, generators, settings.batch)
-
+        noisy = 0 < settings.batch < len(posterior.labels)
         kernel = sghmc(
-            density,
+            ControlVariates(posterior, settings.batch) if noisy else ExactGradient(posterior),
             SGHMCConfig(
                 step_size=settings.step_size,
                 friction=settings.friction,
                 momentum_scale=momentum_scale,
                 steps=settings.leapfrog_steps,
+                warmup=settings.warmup,
+                max_heat=settings.max_heat or None,
             ),
         )
     return ChainPlan(kernel, settings.prior_std, settings.warmup + settings.samples, settings.warmup)

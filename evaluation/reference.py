@@ -1,64 +1,141 @@
-"""The reference: two independent runs on the posterior of the full data, stored, and used by every fidelity that follows."""
+"""The reference: two independent runs on the posterior of the full data, kept with their weights, asked whatever is needed later.
+
+A reference is named by everything its posterior depends on: every training pixel and label, the network, the prior, the sampler.
+What it is asked about is no part of its name: thinned draws of its weights are kept, and the predictive on any images comes from
+them, stored by the images' content.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bpc.budget import pairs_at_once
 from bpc.data import Dataset
+from bpc.errors import FileFormatError
 from bpc.estimate import synchronise
+from bpc.files import load_own_tensors, save_tensors
 from bpc.likelihood import Classifier
 from bpc.models import Network
-from bpc.posterior import Posterior
+from bpc.posterior import ControlVariates, Posterior
 from bpc.progress import duration, progress, say
-from bpc.runs import Run
+from bpc.runs import Run, config_hash, read_run
 from bpc.samplers import value_and_grad
-from evaluation.exact import sample_posterior
-from evaluation.exact_score import Cell, write_result, written_seeds
+from bpc.seeding import ChainGenerators, make_generator
+from evaluation.diagnostics import diagnose
+from evaluation.exact import TRACKED, sample_posterior
+from evaluation.exact_score import REFERENCE_SEEDS, Cell, diagnostic_rows, inference_data, save_inference
 from evaluation.inputs import Inputs
+from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings
-from evaluation.rows import RowWriter
+from evaluation.rows import Row, RowWriter, read_rows
 
-__all__ = ["REFERENCE_SEEDS", "make_reference", "reference_record", "reference_settings"]
+__all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
 
-REFERENCE_SEEDS = (0, 1)  # the reference, and another run of it: how far two samplings of one posterior differ
+WEIGHTS_BYTES = 2**28  # of kept draws, for each of the two runs
+BATCH = 128
+MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
 def reference_settings(settings: ExactSettings, training_images: int, **changes: Any) -> ExactSettings:
     """SGHMC on minibatches, with the prior of the coresets' evaluation: what a user gets who asks for nothing else.
 
-    Full-batch HMC (``sampler="hmc"``) is exact, and N / batch times as expensive a step.
+    Its gradients have control variates and its step follows their heat (`bpc.samplers.sghmc`). A draw is half a pass over the
+    data and one gradient by all of it. Full-batch HMC (``sampler="hmc"``) has no such bias, and a gradient costs N points.
     """
+    batch = min(BATCH, training_images)
     base = ExactSettings(
         sampler="sghmc",
         chains=settings.chains,
         warmup=300,
         samples=400,
-        leapfrog_steps=10,
+        leapfrog_steps=min(max(10, training_images // (2 * batch)), MOST_MOVES),
         step_size=0.02,
         friction=5.0,
-        batch=min(128, training_images),
+        batch=batch,
         prior_std=settings.prior_std,
     )
     return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
 
 
-def reference_record(
-    network: Network, dataset: Dataset, settings: ExactSettings, inputs: Sequence[Inputs]
-) -> dict[str, Any]:
+def reference_record(network: Network, dataset: Dataset, settings: ExactSettings) -> dict[str, Any]:
     """What the reference depends on: its folder's key."""
     return {
         "dataset": dataset.name,
         "training_images": len(dataset.train),
+        "training_digest": dataset.train.digest,
+        "normalisation": [list(dataset.mean), list(dataset.std)],
         "network": network.name,
-        "inputs": {i.name: len(i.split) for i in inputs},
         **dataclasses.asdict(settings),
     }
+
+
+class Reference:
+    """A reference that is there.
+
+    Args:
+        path: its folder.
+        network, dataset: what it was sampled with; `Reference` asks them for predictions.
+        settings: of its sampler.
+        config_hash: of its run.
+    """
+
+    def __init__(
+        self, path: Path, network: Network, dataset: Dataset, settings: ExactSettings, config_hash: str
+    ) -> None:
+        self.path, self.network, self.dataset, self.settings = path, network, dataset, settings
+        self._hash = config_hash
+
+    @property
+    def cell(self) -> Cell:
+        """What its rows share."""
+        ipc = len(self.dataset.train) // self.dataset.num_classes
+        return {"method": "full", "ipc": ipc, "sampler": self.settings.label, "protocol": "exact"}
+
+    def predictive(self, seed: int, inputs: Inputs) -> Tensor:
+        """(n, y) float32 on the CPU: p(y | x) of one of the two runs, its chains pooled; computed once for these very images."""
+        digest = inputs.split.digest
+        path = self.path / f"predictive-{seed}-{digest}.safetensors"
+        if path.exists():
+            probs = load_own_tensors(path, self._hash)[0].get("probs")
+            if probs is None or probs.shape != (len(inputs.split), self.dataset.num_classes):
+                raise FileFormatError(f"{path} is not this reference's predictive; remove it, and it is made again.")
+            return probs
+        draws = self.draws(seed)
+        predictive = Predictive(self.network, self.dataset, inputs.split, len(draws))
+        device = self.dataset.train.images.device
+        with progress(
+            f"Asking the reference about {len(inputs.split):,} images ({inputs.name})", draws.shape[1]
+        ) as report:
+            for s in range(draws.shape[1]):
+                predictive.add(draws[:, s].to(device))
+                report.update(s + 1)
+        probs = predictive.probs.mean(0).float().cpu()
+        save_tensors(path, {"probs": probs}, {"config_hash": self._hash, "inputs": inputs.name})
+        return probs
+
+    def draws(self, seed: int) -> Tensor:
+        """(c, d, p) kept draws of one of the two runs.
+
+        Raises:
+            FileFormatError: the file is missing or of another shape.
+        """
+        path = self.path / f"weights-{seed}.safetensors"
+        draws = load_own_tensors(path, self._hash)[0].get("draws")
+        if draws is None or draws.ndim != 3 or draws.shape[2] != self.network.num_params:
+            raise FileFormatError(f"{path} does not hold draws of {self.network.num_params:,} parameters.")
+        return draws
+
+    def diagnostics(self, seed: int) -> dict[str, float]:
+        """Rows of one of the two runs that do not depend on what it is asked: mixing, heat."""
+        rows = read_rows(self.path / "rows.csv")
+        mine = rows[rows["seed"] == seed]
+        return {str(m): float(v) for m, v in zip(mine["metric"], mine["value"], strict=True)}
 
 
 def make_reference(
@@ -67,23 +144,21 @@ def make_reference(
     dataset: Dataset,
     settings: ExactSettings,
     *,
-    inputs: Sequence[Inputs],
     device: torch.device,
     memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
-) -> Path:
-    """Sample the posterior of the full training set twice and store it in `path`, unless it is there. Resumes.
+) -> Reference:
+    """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
 
-    The folder is a run of method `full`: ``rows.csv``, a predictive and an ArviZ file for each of the two.
+    The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
     """
-    config = reference_record(network, dataset, settings, inputs)
-    cell: Cell = {"method": "full", "ipc": len(dataset.train) // dataset.num_classes}
-    cell |= {"sampler": settings.label, "protocol": "exact"}
+    config = reference_record(network, dataset, settings)
+    if (path / "run.json").exists():
+        record, expected = read_run(path), config_hash({"job": "reference", **config})
+        if record["status"] == "done" and record["config_hash"] == expected:  # several may read it at once
+            return Reference(path, network, dataset, settings, expected)
     with Run(path, "reference", config, device, seed=0) as run:
-        if run.done:
-            return path
-        with RowWriter(path / "rows.csv"):
-            pass
+        reference = Reference(path, network, dataset, settings, run.hash)
         posterior = Posterior(
             Classifier(network),
             dataset.normalise(dataset.train.images),
@@ -92,49 +167,92 @@ def make_reference(
             prior_std=settings.prior_std,
             points_at_once=pairs_at_once(network, device, memory_budget),
         )
-        left = [seed for seed in REFERENCE_SEEDS if seed not in written_seeds(run, cell)]
+        rows_path = run.file("rows.csv")
+        with RowWriter(rows_path):  # opening it mends a torn last line
+            pass
+        rows = read_rows(rows_path)
+        done = {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
+        left = [seed for seed in REFERENCE_SEEDS if seed not in done]
         draws = (settings.warmup + settings.samples) * settings.chains
+        keep = _kept(network, settings)
+        size = keep * settings.chains * network.num_params * 4 / 2**20
         say(
             f"Sampling the posterior of all {len(dataset.train):,} training images by {settings.label} "
             f"({settings.chains} chains, twice), about {duration(_seconds(posterior, network, settings) * draws * len(left))}. "
-            f"It is kept in {path} and used again; --reference none does without."
+            f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again; --reference none does without."
         )
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):
-                checkpoint = path / f"chains-{seed}.safetensors"
+                checkpoint = run.file(f"chains-{seed}.safetensors")
                 for result in sample_posterior(
                     network,
                     dataset,
                     posterior,
                     settings,
                     seeds=[seed],
-                    inputs=inputs,
+                    inputs=[],
+                    tracked=pick_images(dataset.test, TRACKED),
+                    keep=keep,
                     checkpoint=checkpoint,
                     checkpoint_seconds=checkpoint_seconds,
                     config_hash=run.hash,
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
-                    write_result(run, network, dataset, cell, result, inputs)
+                    save_tensors(
+                        run.file(f"weights-{seed}.safetensors"), {"draws": result.draws}, {"config_hash": run.hash}
+                    )
+                    data = inference_data(result.traces, reference.cell, run, network, dataset, seed)
+                    save_inference(data, run, reference.cell, seed)
+                    found = diagnose(data)
+                    _write(run, reference, seed, diagnostic_rows(found, data), result.seconds)
+                    if not found.mixed:
+                        say(f"The chains of the full data, run {seed + 1}, have not mixed: {'; '.join(found.reasons)}.")
                 checkpoint.unlink(missing_ok=True)
         run.record("done")
-    return path
+    return reference
+
+
+def _kept(network: Network, settings: ExactSettings) -> int:
+    """Draws of each chain whose weights are kept: as many as a predictive takes, within `WEIGHTS_BYTES`."""
+    most = WEIGHTS_BYTES // (4 * settings.chains * network.num_params)
+    return max(1, min(settings.predictive_draws, settings.samples, most))
+
+
+def _write(run: Run, reference: Reference, seed: int, values: dict[str, float], seconds: float) -> None:
+    rows_path = run.file("rows.csv")
+    rows = read_rows(rows_path)
+    there = set(rows.loc[rows["seed"] == seed, "metric"])
+    with RowWriter(rows_path) as writer:
+        for metric in [m for m in values if m not in there]:
+            writer.write(
+                Row(
+                    run=run.path.name, config_hash=run.hash, dataset=reference.dataset.name,
+                    architecture=reference.network.name, seed=seed, metric=metric, value=values[metric], seconds=seconds,
+                    device=run.device_name, **reference.cell,
+                )
+            )  # fmt: skip
 
 
 def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) -> float:
-    """Of one draw of one chain, by timing one gradient."""
-    import time
-
-    from bpc.seeding import ChainGenerators, make_generator
-
+    """Of one draw of one chain, by timing its gradients."""
     device = posterior.points.device
     params = network.init(1, make_generator(device, 0))
-    generators = ChainGenerators([make_generator(device, 0, "timing")])
-    size = settings.batch if settings.sampler == "sghmc" and settings.batch else 0
-    density = (lambda theta: posterior.minibatch(theta, generators, size)) if size else posterior
-    value_and_grad(density, params)
-    synchronise(device)
-    started = time.monotonic()
-    value_and_grad(density, params)
-    synchronise(device)
+
+    def timed(work: Any) -> float:
+        work()
+        synchronise(device)
+        started = time.monotonic()
+        work()
+        synchronise(device)
+        return time.monotonic() - started
+
+    whole = timed(lambda: value_and_grad(posterior, params))
+    if settings.sampler == "sghmc" and 0 < settings.batch < len(posterior.labels):
+        estimator = ControlVariates(posterior, settings.batch)
+        generators = ChainGenerators([make_generator(device, 0, "timing")])
+        zero = torch.zeros_like(params)
+        return whole + (settings.leapfrog_steps + 2) * timed(
+            lambda: estimator.estimate(params, params, zero, generators)
+        )
     gradients = 2**settings.max_tree_depth if settings.sampler == "nuts" else settings.leapfrog_steps
-    return (time.monotonic() - started) * gradients
+    return whole * gradients

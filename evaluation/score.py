@@ -48,7 +48,7 @@ def score(
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
-    rows_path = run.path / "rows.csv"
+    rows_path = run.file("rows.csv")
     metrics = [*SCORED, *shifted_metrics(extra)]
     cell = {
         "method": first.method,
@@ -76,7 +76,7 @@ def score(
                 extra=extra,
                 chains_at_once=chains_at_once,
                 memory_budget=memory_budget,
-                folder=run.path,
+                file=run.file,
                 checkpoint_seconds=checkpoint_seconds,
                 config_hash=f"{run.hash}-{first.method}",
                 skip=done.__contains__,
@@ -84,7 +84,7 @@ def score(
             ):
                 for i, seed in enumerate(block.seeds):
                     save_tensors(
-                        run.path / f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors",
+                        run.file(f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors"),
                         {"probs": block.probs[i], "labels": labels},
                         {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **metadata},
                     )

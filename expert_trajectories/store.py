@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ class TrajectoryStore:
                     "choose another --experts folder."
                 )
             return store
+        stray = sorted(p.name for p in path.glob("expert_*"))
+        if stray:
+            raise FileFormatError(
+                f"{path} holds {stray[0]} but no store.json, so what these trajectories are of is not known; "
+                "choose another --experts folder."
+            )
         write_json(path / "store.json", {"format": FORMAT, "num_params": num_params, "meta": meta})
         return cls(path, num_params, meta)
 
@@ -79,7 +86,23 @@ class TrajectoryStore:
         record = read_json(path / "store.json")
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise FileFormatError(f"{path / 'store.json'} is not a trajectory store of this project ({FORMAT}).")
-        return cls(path, int(record["num_params"]), dict(record["meta"]))
+        num_params, meta = record.get("num_params"), record.get("meta")
+        if (
+            not isinstance(num_params, int)
+            or isinstance(num_params, bool)
+            or num_params < 1
+            or not isinstance(meta, dict)
+        ):
+            raise FileFormatError(
+                f"{path / 'store.json'} is damaged: num_params or meta is missing or of the wrong kind."
+            )
+        return cls(path, num_params, meta)
+
+    @staticmethod
+    def files_in(path: Path) -> tuple[str, ...]:
+        """Names in `path` that are a store's own."""
+        own = (p.name for p in path.glob("expert_*") if re.fullmatch(r"expert_\d{4,}\.(f32|jsonl)", p.name))
+        return ("store.json", *own, "learning_curves.png")
 
     @property
     def num_experts(self) -> int:

@@ -16,6 +16,9 @@ def test_classifier():
     got = Classifier(net)(params, images, labels)
     expected = torch.stack([-F.cross_entropy(logits, labels, reduction="none") for logits in net(params, images)])
     torch.testing.assert_close(got, expected)
+    own = torch.stack([labels, labels.flip(0)])  # labels of each chain's own
+    expected[1] = -F.cross_entropy(net(params, images)[1], own[1], reduction="none")
+    torch.testing.assert_close(Classifier(net)(params, images, own), expected)
 
 
 def test_gaussian_location():

@@ -5,7 +5,7 @@ import torch
 
 from bpc.errors import ConfigError
 from bpc.likelihood import LinearRegression
-from bpc.posterior import Posterior
+from bpc.posterior import ControlVariates, Posterior
 from bpc.samplers import HMCConfig, collect, hmc, run, value_and_grad
 from bpc.seeding import ChainGenerators
 
@@ -51,9 +51,15 @@ def test_chain_of_its_own():
 def test_minibatches_are_unbiased(k):
     posterior, params = make(k), torch.randn(2, 3, dtype=torch.float64)
     generators = ChainGenerators.from_seeds("cpu", [0, 1])
-    draws = torch.stack([posterior.minibatch(params, generators, 4) for _ in range(3000)])
+    anchor = params + 0.3
+    variates = ControlVariates(posterior, 4)
+    _, at_anchor = variates.exact(anchor)
+    draws = torch.stack([variates.estimate(params, anchor, at_anchor, generators) for _ in range(3000)])
     error = draws.std(0) / 3000**0.5
-    assert float(((draws.mean(0) - posterior(params)).abs() / error).max()) < 4.5
+    expected = value_and_grad(posterior, params)[1]
+    assert float(((draws.mean(0) - expected).abs() / error).max()) < 4.5
+    # at the anchor itself there is no noise, and away from it less than without an anchor
+    torch.testing.assert_close(variates.estimate(anchor, anchor, at_anchor, generators), at_anchor)
 
 
 def test_weights_of_each_chain():
@@ -72,8 +78,10 @@ def test_weights_of_each_chain():
     for i in range(2):
         torch.testing.assert_close(together.chain(i)(params[i : i + 1]), expected[i : i + 1])
     generators = ChainGenerators.from_seeds("cpu", [0, 1])
-    draws = torch.stack([together.minibatch(params, generators, 4) for _ in range(2000)])
-    assert float(((draws.mean(0) - expected).abs() / (draws.std(0) / 2000**0.5)).max()) < 4.5
+    variates, anchor = ControlVariates(together, 4), params - 0.2
+    _, at_anchor = variates.exact(anchor)
+    draws = torch.stack([variates.estimate(params, anchor, at_anchor, generators) for _ in range(2000)])
+    assert float(((draws.mean(0) - gradient).abs() / (draws.std(0) / 2000**0.5)).max()) < 4.5
     with pytest.raises(ConfigError, match="do not fit"):
         Posterior(LIKELIHOOD, points[0], labels, weights, prior_std=1.0)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
-from torch import nn
-
-from bpc.errors import ConfigError, unknown_name
+from bpc.errors import unknown_name
 from bpc.models.convnet import ConvNet, ConvNetConfig
 from bpc.models.module import ModuleNetwork
 from bpc.models.network import Network
+from bpc.models.own import load_own_network
 
 __all__ = ["ConvNet", "ConvNetConfig", "ModuleNetwork", "Network", "build_network"]
 
@@ -20,32 +16,14 @@ def build_network(
 ) -> Network:
     """The network named by `spec`: ``convnet``, or ``path/to/file.py:function`` for your own.
 
-    The function is called as ``function(image_shape, num_classes)`` and returns an `nn.Module` or a `Network`.
+    Your own file is executed; its function is called as ``function(image_shape, num_classes)`` and returns an `nn.Module` or a
+    `Network`.
 
     Raises:
-        ConfigError: unknown name, missing file or function, or something that is not a network.
+        ConfigError: unknown name, missing file or function, a file that fails, or something that is not a network.
     """
     if spec == "convnet":
         return ConvNet(config or ConvNetConfig(), image_shape, num_classes)
-    file, separator, function = spec.rpartition(":")
-    if not separator:
+    if ":" not in spec:
         raise unknown_name("model", spec, ["convnet"], hint="Your own: --model path/to/file.py:function.")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"--model {spec}: no such file {path}.")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ConfigError(f"--model {spec}: {path} is not a Python file.")
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    build = getattr(module, function, None)
-    if not callable(build):
-        raise ConfigError(f"--model {spec}: {path} has no function {function!r}.")
-    made = build(image_shape, num_classes)
-    if isinstance(made, nn.Module):
-        return ModuleNetwork(
-            lambda: build(image_shape, num_classes), image_shape, num_classes, f"{path.stem}-{function}"
-        )
-    if isinstance(made, Network):
-        return made
-    raise ConfigError(f"--model {spec} returned {type(made).__name__}; expected an nn.Module or a bpc.models.Network.")
+    return load_own_network(spec, image_shape, num_classes)

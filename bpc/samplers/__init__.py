@@ -20,23 +20,25 @@ from bpc.samplers.kim2022 import (
     asghmc,
     kim2022_hmc,
 )
-from bpc.samplers.langevin import (
-    LangevinConfig,
-    LangevinInfo,
-    LangevinState,
+from bpc.samplers.langevin import LangevinConfig, LangevinInfo, LangevinState, langevin
+from bpc.samplers.nuts import NUTSConfig, NUTSInfo, nuts
+from bpc.samplers.sghmc import (
+    ExactGradient,
+    GradientEstimator,
+    NoisyDensity,
     SGHMCConfig,
     SGHMCInfo,
     SGHMCState,
-    langevin,
     sghmc,
 )
-from bpc.samplers.nuts import NUTSConfig, NUTSInfo, nuts
 
 __all__ = [
     "ASGHMCConfig",
     "ASGHMCState",
     "AdaptiveState",
     "DualAveraging",
+    "ExactGradient",
+    "GradientEstimator",
     "HMCConfig",
     "HMCInfo",
     "HMCState",
@@ -50,6 +52,7 @@ __all__ = [
     "LogDensity",
     "NUTSConfig",
     "NUTSInfo",
+    "NoisyDensity",
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",

@@ -131,7 +131,7 @@ def test_a_coreset_that_does_not_fit_is_refused(here, coreset, tmp_path):
     metadata = safe_open(coreset, "pt").metadata()
     changes = {
         "shape": ({"points": torch.zeros(10, 1, 9, 9)}, {}, "images are"),
-        "mean": ({"mean": torch.tensor([0.5])}, {}, "normalised"),
+        "mean": ({"mean": torch.tensor([0.5])}, {}, "normalisation"),
         "classes": ({}, {"num_classes": "12"}, "classes"),
         "labels": ({"labels": torch.full((10,), 11)}, {}, "labels run"),
         "nan": ({"points": tensors["points"] * float("nan")}, {}, "nan"),

@@ -180,7 +180,7 @@ def test_samples_are_kept_from_burn_in_on(net, digits, coreset, monkeypatch):
 def test_resumed_is_uninterrupted(net, digits, coreset, tmp_path, monkeypatch, protocol):
     config = EvaluationConfig(protocol=protocol, test_images=40, overrides=SHORT.overrides)
     (whole,) = evaluate(net, digits, [coreset], config, seeds=[0, 1])
-    options = {"seeds": [0, 1], "folder": tmp_path, "config_hash": "x", "checkpoint_seconds": 0.0}
+    options = {"seeds": [0, 1], "file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
 
     class Killed(Exception):
         pass
@@ -233,7 +233,7 @@ def test_corrupted_images_are_scored_beside_the_test_set(net, digits, coreset, t
         if done >= 8:
             raise KeyboardInterrupt
 
-    folder = {"folder": tmp_path, "config_hash": "x", "checkpoint_seconds": 0.0}
+    folder = {"file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
         list(evaluate(net, digits, [coreset], SHORT, report=die, **options, **folder))
     (resumed,) = evaluate(net, digits, [coreset], SHORT, **options, **folder)

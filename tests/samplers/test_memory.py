@@ -7,10 +7,10 @@ import pytest
 
 SCRIPT = """
 import resource, torch
-from bpc.samplers import SGHMCConfig, collect, sghmc
+from bpc.samplers import ExactGradient, SGHMCConfig, collect, sghmc
 from bpc.seeding import ChainGenerators
 torch.set_num_threads(1)
-kernel = sghmc(lambda x, g: -0.5 * x.square().sum(1), SGHMCConfig(steps=1))
+kernel = sghmc(ExactGradient(lambda x: -0.5 * x.square().sum(1)), SGHMCConfig(steps=1))
 samples = collect(kernel, torch.zeros(1, 320_010), steps=1000, generators=ChainGenerators.from_seeds("cpu", [0]))
 assert samples.shape == (1, 1000, 320_010) and samples.is_contiguous()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -7,9 +7,11 @@ import torch
 from targets import TARGETS, Target
 
 from bpc.samplers import (
+    ExactGradient,
     HMCConfig,
     Kernel,
     LangevinConfig,
+    NoisyDensity,
     NUTSConfig,
     SGHMCConfig,
     WarmupConfig,
@@ -56,11 +58,11 @@ SAMPLERS: dict[str, tuple[Callable[[Target], Kernel], int, int, float]] = {
     ),
     "langevin": (lambda t: langevin(t.log_density, LangevinConfig(step_size=t.step_size, steps=12)), 80, 150, 0.03),
     "sghmc": (
-        lambda t: sghmc(lambda x, g: t.log_density(x), SGHMCConfig(step_size=t.step_size, steps=12)),
+        lambda t: sghmc(ExactGradient(t.log_density), SGHMCConfig(step_size=t.step_size, steps=12)),
         60, 120, 0.02,
     ),
     "sghmc, noisy gradients": (
-        lambda t: sghmc(noisy(t), SGHMCConfig(step_size=0.2 * t.step_size, friction=3.0, steps=30)),
+        lambda t: sghmc(NoisyDensity(noisy(t)), SGHMCConfig(step_size=0.2 * t.step_size, friction=3.0, steps=30)),
         60, 80, 0.03,
     ),
 }  # fmt: skip

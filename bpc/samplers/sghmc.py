@@ -1,0 +1,220 @@
+r"""Stochastic-gradient HMC (Chen, Fox & Guestrin 2014) that measures what the noise of its gradients does.
+
+dtheta = r / s^2 dt,  dr = (gradient - gamma r) dt + noise. The step is split symmetrically (half drift, half kick, exact friction
+and noise, half kick, half drift; Leimkuhler & Matthews 2013, "ABOBA"), with one gradient a step, taken in the middle. With exact
+gradients the error is O(h^2).
+
+**Heat.** A gradient with noise of covariance V acts as a second source of noise: a direction whose variance is v is sampled at
+the temperature 1 + h v / (2 gamma s^2), and its posterior variance comes out too large by that factor. R-hat cannot see it, nor
+can two runs that share it. For minibatches of B out of N, scaled by N / B, a direction of data precision K (in units of the
+prior's) is heated by h (N / B) K / (2 gamma): 42 times too large a variance at N = 50,000, B = 128, K = 50, h = 0.02, gamma =
+5. Two things are done about it. The noise is made small by control variates: the minibatch estimates how the gradient has
+changed since the start of the draw, where it is known exactly (Johnson & Zhang 2013; Dubey et al. 2016; Baker et al. 2019). And
+the heat that is left is measured along the noisiest direction that is found, and the step shrinks in warm-up until it is below
+`max_heat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bpc.errors import ConfigError
+from bpc.samplers.base import Kernel, LogDensity, value_and_grad
+from bpc.seeding import ChainGenerators
+
+__all__ = [
+    "ExactGradient",
+    "GradientEstimator",
+    "NoisyDensity",
+    "SGHMCConfig",
+    "SGHMCInfo",
+    "SGHMCState",
+    "StochasticLogDensity",
+    "sghmc",
+]
+
+StochasticLogDensity = Callable[[Tensor, ChainGenerators], Tensor]
+"""(params (k, p), generators) -> (k,) nats whose gradient is unbiased: a minibatch, an augmented coreset."""
+
+SMOOTHING = 0.9  # of the running heat and of the direction it is measured along
+ADAPT_AFTER = 5  # draws before the step follows the measured heat: the direction has to be found first
+
+
+class GradientEstimator(Protocol):
+    """Unbiased estimates of a log density's gradient, given what is known at an anchor."""
+
+    noisy: bool  # whether two estimates at one place differ
+
+    def exact(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density (k,) nats and gradient (k, p) at `params`, without noise where that is possible: the anchor."""
+        ...
+
+    def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
+        """A gradient (k, p) at `params`; `anchor_grad` is what `exact` gave at `anchor`."""
+        ...
+
+
+class ExactGradient:
+    """The gradient of a density that is known: SGHMC is then Langevin dynamics, with an error of O(h^2)."""
+
+    noisy = False
+
+    def __init__(self, log_density: LogDensity) -> None:
+        self.log_density = log_density
+
+    def exact(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """See `GradientEstimator`."""
+        return value_and_grad(self.log_density, params)
+
+    def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
+        """See `GradientEstimator`."""
+        return value_and_grad(self.log_density, params)[1]
+
+
+class NoisyDensity:
+    """The gradient of a density that is drawn anew at every call, without an anchor."""
+
+    noisy = True
+
+    def __init__(self, log_density: StochasticLogDensity) -> None:
+        self.log_density = log_density
+
+    def exact(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing is known exactly: nan, which no estimate looks at."""
+        return torch.full((len(params),), torch.nan, dtype=params.dtype, device=params.device), torch.zeros_like(params)
+
+    def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
+        """See `GradientEstimator`."""
+        return value_and_grad(lambda theta: self.log_density(theta, generators), params)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGHMCConfig:
+    """Settings of `sghmc`.
+
+    Attributes:
+        step_size: h, in units of time: theta moves by h times the velocity. With `max_heat`, the largest step.
+        friction: gamma, per unit of time; the momentum's memory is 1 / gamma. 1 / h or more is overdamped.
+        temperature: T; the target is density^(1 / T).
+        momentum_scale: s; the mass is s^2.
+        steps: moves per draw; the anchor of the gradients is renewed once a draw.
+        warmup: draws in which the step size follows the measured heat.
+        max_heat: excess of temperature, as a fraction, that the step is made small enough for; None leaves the step alone.
+    """
+
+    step_size: float = 1e-2
+    friction: float = 1.0
+    temperature: float = 1.0
+    momentum_scale: float = 1.0
+    steps: int = 10
+    warmup: int = 0
+    max_heat: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.step_size, self.friction, self.momentum_scale) <= 0 or self.temperature < 0 or self.steps < 1:
+            raise ConfigError(f"SGHMC needs positive step size, friction, momentum scale and steps; got {self}.")
+        if self.warmup < 0 or (self.max_heat is not None and self.max_heat <= 0):
+            raise ConfigError(f"SGHMC needs a warm-up of 0 or more draws and a positive max_heat; got {self}.")
+
+
+class SGHMCState(NamedTuple):
+    """Where k chains stand."""
+
+    params: Tensor  # (k, p)
+    momentum: Tensor  # (k, p)
+    log_density: Tensor  # (k,) nats, exact where the estimator knows it
+    grad: Tensor  # (k, p), the gradient that goes with it: the anchor of the next draw
+    step_size: Tensor  # (k,)
+    direction: Tensor  # (k, p), unit length: the noisiest found so far; zero before the first draw
+    heat: Tensor  # (k,), running mean of the excess temperature along it at the current step size, as a fraction
+    draws: int
+
+
+class SGHMCInfo(NamedTuple):
+    """What happened in one draw of each chain."""
+
+    accept_prob: Tensor  # (k,), 1: there is no test
+    accepted: Tensor  # (k,) bool
+    diverged: Tensor  # (k,) bool: the chain met numbers that are not finite
+    heat: Tensor  # (k,), excess temperature measured in this draw; its mean over draws is unbiased; nan without noise
+
+
+def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState, SGHMCInfo]:
+    """Underdamped Langevin dynamics with noisy gradients; see the module's text.
+
+    Args:
+        gradient: the target's.
+        config: settings.
+    """
+    inverse_mass = 1.0 / config.momentum_scale**2
+    noise_unit = config.momentum_scale * config.temperature**0.5
+
+    def init(params: Tensor, generators: ChainGenerators) -> SGHMCState:
+        momentum = noise_unit * generators.normal(params.shape[1])
+        value, grad = gradient.exact(params)
+        steps = torch.full((len(params),), config.step_size, dtype=torch.float64, device=params.device)
+        return SGHMCState(
+            params.detach(),
+            momentum.to(params.dtype),
+            value,
+            grad,
+            steps,
+            torch.zeros_like(grad),
+            torch.zeros_like(steps),
+            0,
+        )
+
+    def step(state: SGHMCState, generators: ChainGenerators) -> tuple[SGHMCState, SGHMCInfo]:
+        params, momentum, dtype = state.params, state.momentum, state.params.dtype
+        h = state.step_size.unsqueeze(1)
+        keep = torch.exp(-config.friction * h)
+        noise_scale, keep = (noise_unit * (1.0 - keep**2).sqrt()).to(dtype), keep.to(dtype)
+        h = h.to(dtype)
+        for _ in range(config.steps):
+            params = params + 0.5 * h * inverse_mass * momentum
+            grad = gradient.estimate(params, state.params, state.grad, generators)
+            noise = generators.normal(params.shape[1]).to(dtype)
+            momentum = keep * (momentum + 0.5 * h * grad) + noise_scale * noise + 0.5 * h * grad
+            params = params + 0.5 * h * inverse_mass * momentum
+        draws = state.draws + 1
+        heat, smooth, direction, step_size = _cold(state), state.heat, state.direction, state.step_size
+        if gradient.noisy:
+            # where the chain is now, farthest from the anchor, so that the noise is at its largest
+            pair = [gradient.estimate(params, state.params, state.grad, generators).double() for _ in range(2)]
+            gap = (pair[0] - pair[1]) / 2**0.5  # covariance V
+            along = (gap * direction.double()).sum(1)
+            heat = step_size * along.square() * inverse_mass / (2.0 * config.friction)
+            smooth = SMOOTHING * state.heat + (1.0 - SMOOTHING) * heat if state.draws else heat
+            direction = _noisiest(direction, gap, along)
+            if config.max_heat is not None and draws <= config.warmup and state.draws >= ADAPT_AFTER:
+                # the heat grows about as the cube of the step, since the noise grows with the distance from the anchor
+                wanted = (config.max_heat / smooth.clamp(min=1e-12)) ** (1.0 / 3.0)
+                factor = wanted.clamp(0.8, 1.05)
+                new = (step_size * factor).clamp(max=config.step_size)
+                smooth = smooth * (new / step_size) ** 3
+                step_size = new
+        value, grad = gradient.exact(params)
+        ones = torch.ones_like(state.step_size)
+        diverged = ~torch.isfinite(params).all(1)
+        new_state = SGHMCState(params, momentum, value, grad, step_size, direction, smooth, draws)
+        return new_state, SGHMCInfo(ones, ones.bool(), diverged, heat)
+
+    return Kernel(init, step)
+
+
+def _cold(state: SGHMCState) -> Tensor:
+    return torch.full_like(state.step_size, torch.nan)
+
+
+def _noisiest(direction: Tensor, gap: Tensor, along: Tensor) -> Tensor:
+    """One step of a streaming power iteration (Oja 1982) on the covariance of `gap`, (k, p) unit vectors."""
+    size = gap.square().sum(1, keepdim=True).clamp(min=1e-300)
+    pulled = (along.unsqueeze(1) / size) * gap  # the projection of the direction on this gap
+    first = direction.square().sum(1, keepdim=True) == 0
+    new = torch.where(first, gap / size.sqrt(), SMOOTHING * direction.double() + (1.0 - SMOOTHING) * pulled)
+    return (new / new.norm(dim=1, keepdim=True).clamp(min=1e-300)).to(direction.dtype)

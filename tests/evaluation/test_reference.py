@@ -1,0 +1,96 @@
+"""A reference is what its training data, network, prior and sampler make it, and can be asked about images it never saw."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from bpc.data import Split
+from bpc.errors import ConfigError, FileFormatError
+from bpc.models import ConvNet, ConvNetConfig
+from evaluation.exact import spread
+from evaluation.inputs import Inputs
+from evaluation.predictive import pick_images
+from evaluation.protocols import ExactSettings
+from evaluation.reference import make_reference, reference_record, reference_settings
+
+SHORT = ExactSettings(chains=2, warmup=2, samples=8, leapfrog_steps=2)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
+
+
+@pytest.fixture
+def settings(digits):
+    return reference_settings(SHORT, len(digits.train), warmup=2, samples=8, leapfrog_steps=2)
+
+
+def make(path, net, digits, settings):
+    return make_reference(path, net, digits, settings, device=torch.device("cpu"))
+
+
+def changed(digits, images=None, labels=None, mean=None):
+    train = Split(
+        images=digits.train.images if images is None else images,
+        labels=digits.train.labels if labels is None else labels,
+    )
+    return dataclasses.replace(digits, train=train, mean=digits.mean if mean is None else mean)
+
+
+def test_the_key_is_the_content(net, digits, settings):
+    """Counts and names alone were the key before: other pixels with equal labels found the same folder."""
+    base = reference_record(net, digits, settings)
+    images, labels = digits.train.images.clone(), digits.train.labels.clone()
+    images[0, 0, 4, 4] ^= 1
+    labels[:2] = labels[:2].flip(0)
+    for other in (changed(digits, images=images), changed(digits, labels=labels), changed(digits, mean=(0.5,))):
+        assert reference_record(net, other, settings) != base
+    assert reference_record(net, digits, dataclasses.replace(settings, prior_std=0.2)) != base
+    assert reference_record(net, changed(digits), settings) == base
+
+
+def test_other_images_can_be_asked_later_and_are_kept_apart(net, digits, settings, tmp_path):
+    reference = make(tmp_path / "r", net, digits, settings)
+    first = Inputs("test", pick_images(digits.test, 30))
+    same_size = Inputs("test", Split(images=first.split.images.flip(0), labels=first.split.labels.flip(0)))
+    probs = reference.predictive(0, first)
+    torch.testing.assert_close(reference.predictive(0, same_size), probs.flip(0))
+    draws = reference.draws(0)
+    assert draws.shape == (2, 8, net.num_params)
+    x = digits.normalise(first.split.images)
+    expected = torch.stack([net(d, x).double().softmax(-1) for d in draws]).mean((0, 1))
+    torch.testing.assert_close(probs.double(), expected, atol=1e-6, rtol=0)
+    assert not torch.allclose(probs, reference.predictive(1, first), atol=1e-3)  # the other run
+    # a second process opens it without sampling, and reads what is there
+    file = next((tmp_path / "r").glob(f"predictive-0-{first.split.digest}*"))
+    before = file.stat().st_mtime_ns
+    assert torch.equal(make(tmp_path / "r", net, digits, settings).predictive(0, first), probs)
+    assert file.stat().st_mtime_ns == before
+    assert {"mixed", "rhat_predictions", "heat"} <= set(reference.diagnostics(0))
+
+
+def test_another_posterior_s_folder_is_refused(net, digits, settings, tmp_path):
+    make(tmp_path / "r", net, digits, settings)
+    images = digits.train.images.flip(-1)
+    with pytest.raises(ConfigError, match="training_digest"):
+        make(tmp_path / "r", net, changed(digits, images=images), settings)
+
+
+def test_a_damaged_reference_is_one_line(net, digits, settings, tmp_path):
+    reference = make(tmp_path / "r", net, digits, settings)
+    path = tmp_path / "r" / "weights-0.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(FileFormatError, match=r"weights-0\.safetensors"):
+        reference.predictive(0, Inputs("test", pick_images(digits.test, 5)))
+
+
+@pytest.mark.parametrize(("draws", "wanted", "count"), [(150, 100, 100), (125, 50, 50), (8, 100, 8), (10, 3, 3)])
+def test_a_predictive_takes_no_more_draws_than_it_says(draws, wanted, count):
+    chosen = spread(draws, wanted)
+    assert len(chosen) == len(set(chosen)) == count
+    assert chosen[-1] == draws - 1 and min(chosen) >= 0
+    gaps = [b - a for a, b in itertools.pairwise(chosen)]
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
