@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Reporter", "duration", "progress", "say"]
+__all__ = ["Reporter", "duration", "plural", "progress", "say"]
 
 LOG_EVERY_SECONDS = 20.0
 _console = Console(stderr=True, highlight=False)
@@ -70,3 +70,8 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 expert, 1,000 experts."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

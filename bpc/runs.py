@@ -30,6 +30,7 @@ __all__ = [
     "config_hash",
     "default_out",
     "device_name",
+    "own_file",
     "peak_memory_bytes",
     "read_run",
     "resolve_device",
@@ -202,14 +203,8 @@ class Run:
 
     def file(self, name: str) -> Path:
         """The path of a file of this run's own, on its list from now on: call it before the file is written."""
-        if not _is_plain(name):
-            raise ValueError(f"A run's file is named without folders; got {name!r}.")
         if name not in self._own:
-            try:
-                with open(self.path / OWN_FILES, "a") as stream:
-                    stream.write(name + "\n")
-            except OSError as error:
-                raise explain_os_error(error, self.path / OWN_FILES) from error
+            own_file(self.path, name)
             self._own.add(name)
         return self.path / name
 
@@ -292,6 +287,21 @@ class Run:
             pass
         finally:
             self.close()
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """The path of a file in a run's folder, on the run's list from now on: for jobs that go on in the folder of a run that is
+    done (scores, pictures), so that starting over removes them too.
+    """
+    if not _is_plain(name):
+        raise ValueError(f"A run's file is named without folders; got {name!r}.")
+    if name not in _listed(folder):
+        try:
+            with open(folder / OWN_FILES, "a") as stream:
+                stream.write(name + "\n")
+        except OSError as error:
+            raise explain_os_error(error, folder / OWN_FILES) from error
+    return folder / name
 
 
 def default_out(*parts: str) -> Path:

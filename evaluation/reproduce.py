@@ -1,29 +1,29 @@
-"""Published tables and figures as studies: which commands of run.py make them, at which scale, and how their rows are tabulated.
+"""Published tables and figures as plans: which commands of run.py make them, at which scale, and how their rows are tabulated.
 
-A study is a list of commands, each of which skips what is done, so a study is resumed by calling it again; or a function, where
-the truth is known in closed form. Nothing here runs anything: `run.py reproduce` does.
+Every command skips what is done, so a plan is resumed by calling it again. Nothing here runs anything: `run.py reproduce` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bpc.errors import unknown_name
 from bpc.files import write_atomic
 from evaluation.compare import load_runs
+from evaluation.plan import Command, Step, plan_of
 from evaluation.published import load_published
 from evaluation.ssl.studies import SSL_SCALES, table1
 from evaluation.vae.studies import VAE_PLANS, VAE_SCALES, VaeScale
 
-__all__ = ["SCALES", "TARGETS", "Scale", "Target", "commands", "find_target", "tabulate"]
+__all__ = ["SCALES", "TARGETS", "Scale", "Target", "demo_plan", "find_target", "tabulate"]
 
 LEARNED = ("fkl", "rkl", "wasserstein")
 SELECTED = ("random", "herding", "kcenter", "craig", "adacore")
-Command = list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +86,23 @@ class Target:
 
     Attributes:
         what: in a line.
-        plan: (scale, out, common flags) -> commands, in order; None for a closed-form study.
-        own_plan: (name of the scale, out, common flags) -> commands, for a paper with scales of its own.
-        study: name of the function in `evaluation.studies`, for those.
-        variants: whether settings of one method are compared: then folders below ``scores/`` become a table's rows.
-        published: table of `evaluation.published` to stand beside variants, by the variant's name.
+        commands: (name of the scale, folder, common flags) -> commands, in an order that works.
+        published: rows of Table 4 of `evaluation.published` to stand beside variants of one method, by the variant's name.
     """
 
     what: str
-    plan: Callable[[Scale, Path, Command], Iterator[Command]] | None = None
-    own_plan: Callable[[str, Path, Command], Iterator[Command]] | None = None
-    study: str = ""
-    variants: bool = False
+    commands: Callable[[str, Path, Command], Iterable[Any]]
     published: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def steps(self, scale: str, out: Path, common: Command) -> list[Step]:
+        """The plan at a scale.
+
+        Raises:
+            ConfigError: an unknown scale.
+        """
+        if scale not in SCALES:
+            raise unknown_name("scale", scale, SCALES)
+        return plan_of(self.commands(scale, out, common))
 
 
 def _network(scale: Scale) -> Command:
@@ -231,18 +235,76 @@ def _figure5(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
         yield _score(scale, out, common, [folder], "hmc", folder)
 
 
+def _kim2022(
+    plan: Callable[[Scale, Path, Command], Iterator[Command]], tabulated: str = ""
+) -> Callable[[str, Path, Command], Iterator[Command]]:
+    """A plan at one of `SCALES`; `tabulated` is the target's name where the variants of one method become a table."""
+
+    def commands(scale: str, out: Path, common: Command) -> Iterator[Command]:
+        yield from plan(SCALES[scale], out, common)
+        if tabulated:
+            yield ["tabulate", tabulated, f"{out}/"]
+
+    return commands
+
+
 def _vae(
     plan: Callable[[VaeScale, Path, Command], Iterator[Command]],
 ) -> Callable[[str, Path, Command], Iterator[Command]]:
     return lambda scale, out, common: plan(VAE_SCALES[scale], out, common)
 
 
+def _study(name: str) -> Callable[[str, Path, Command], list[Command]]:
+    """A study where the truth is known: independent coresets per size by scale."""
+    repeats = {"smoke": "1", "cpu": "3", "full": "10"}
+    return lambda scale, out, common: [["study", name, "--repeats", repeats[scale], "--out", f"{out}/"]]
+
+
+def _demo(scale: str, out: Path, common: Command, seed: int = 0) -> Iterator[tuple[str, Command]]:
+    """Five independent coresets of each kind, one chain each: the spread is over everything that is random."""
+    digits = ["--dataset", "digits", *common]
+    experts = ["--experts", str(out / "experts"), "--num-experts", "10", "--epochs", "6"]
+    made: dict[str, list[str]] = {}
+
+    def coreset(method: str, number: int) -> Command:
+        path = str(out / "coresets" / f"{method}-{number}")
+        made.setdefault(method, []).append(path)
+        return ["--ipc", "1", "--seed", str(number), "--out", path, *digits, *experts]
+
+    yield "1. Experts:      run.py experts --dataset digits --num-experts 10 --epochs 6", ["experts", *digits, *experts]
+    for place, method in enumerate(LEARNED, start=2):
+        stage = f"{place}. Pseudocoreset: run.py distill --dataset digits --divergence {method} --ipc 1 --seed 0 .. 4"
+        for number in range(seed, seed + 5):
+            yield stage, ["distill", "--divergence", method, "--no-evaluate", *coreset(method, number)]
+    names = "|".join(SELECTED)
+    stage = f"5. Baselines:    run.py select --dataset digits --method {names} --ipc 1 --seed 0 .. 4"
+    for method in SELECTED:
+        for number in range(seed, seed + 5):
+            yield stage, ["select", "--method", method, *coreset(method, number)]
+    stage = (
+        "6. Scores:       run.py evaluate --dataset digits --coreset ... --sampler hmc|asghmc --protocol kim2022-scaled"
+    )
+    # Table 3's 20 iterations at ipc 1 end long before A-SGHMC has mixed here: it gets the 100 of the other rows
+    for sampler, length in {"hmc": [], "asghmc": ["--iterations", "100", "--burn-in", "50"]}.items():
+        for method, paths in made.items():
+            options = ["--protocol", "kim2022-scaled", "--seed", str(seed), "--seeds", "5", "--no-table", *length]
+            where = ["--out", str(out / "scores" / f"{method}-{sampler}")]
+            yield stage, ["evaluate", "--coreset", *paths, "--sampler", sampler, *options, *where, *digits]
+    where = ["--out", str(out / "comparison"), "--title", "Demo"]
+    yield "7. Comparison:   run.py compare demo", ["compare", str(out / "coresets"), str(out / "scores"), *where]
+
+
+def demo_plan(out: Path, seed: int, common: Sequence[str]) -> list[Step]:
+    """The plan of `run.py demo`."""
+    return plan_of(_demo("smoke", out, list(common), seed))
+
+
 TARGETS = {
-    "kim2022-table1": Target(what="Table 1: three divergences and random, HMC and A-SGHMC", plan=_table1),
+    "demo": Target(what="what run.py demo does: every method on digits, HMC and A-SGHMC", commands=_demo),
+    "kim2022-table1": Target(what="Table 1: three divergences and random, HMC and A-SGHMC", commands=_kim2022(_table1)),
     "kim2022-table4": Target(
         what="Table 4 (C.1): Wasserstein with equal and with diagonal covariances, A-SGHMC",
-        plan=_table4,
-        variants=True,
+        commands=_kim2022(_table4, "kim2022-table4"),
         published={
             "W-1": ("BPC-W", "1"),
             "W-10": ("BPC-W", "10"),
@@ -250,27 +312,35 @@ TARGETS = {
             "W-diagonal-10": ("BPC-W with diagonal covariances", "10"),
         },
     ),
-    "kim2022-table6": Target(what="Table 6: herding and k-center, ECE and Brier score, HMC", plan=_table6),
-    "kim2022-table7": Target(what="Table 7: CIFAR-100 and ImageNette, 1 image per class (smoke: digits)", plan=_table7),
-    "kim2022-fig4": Target(what="Figure 4: forward KL and Wasserstein on CIFAR-10-C, HMC and A-SGHMC", plan=_figure4),
+    "kim2022-table6": Target(
+        what="Table 6: herding and k-center, ECE and Brier score, HMC", commands=_kim2022(_table6)
+    ),
+    "kim2022-table7": Target(
+        what="Table 7: CIFAR-100 and ImageNette, 1 image per class (smoke: digits)", commands=_kim2022(_table7)
+    ),
+    "kim2022-fig4": Target(
+        what="Figure 4: forward KL and Wasserstein on CIFAR-10-C, HMC and A-SGHMC", commands=_kim2022(_figure4)
+    ),
     "kim2022-fig5": Target(
         what="Figure 5 (C.2): number and standard deviations of the Gaussian draws of forward KL",
-        plan=_figure5,
-        variants=True,
+        commands=_kim2022(_figure5, "kim2022-fig5"),
     ),
-    "kim2022-fig6": Target(what="Figures 6 and 7 (C.5): Gaussian data, divergences in closed form", study="gaussian"),
-    "kim2022-fig7": Target(what="the same study as kim2022-fig6", study="gaussian"),
+    "kim2022-fig6": Target(
+        what="Figures 6 and 7 (C.5): Gaussian data, divergences in closed form", commands=_study("gaussian")
+    ),
+    "kim2022-fig7": Target(what="the same study as kim2022-fig6", commands=_study("gaussian")),
     "regression-linear": Target(
-        what="Bayesian linear regression (diabetes), weighted points by reverse KL, exact KL", study="linear"
+        what="Bayesian linear regression (diabetes), weighted points by reverse KL, exact KL",
+        commands=_study("linear"),
     ),
     "regression-logistic": Target(
         what="Bayesian logistic regression (breast cancer), weighted points by reverse KL, KL by cubature",
-        study="logistic",
+        commands=_study("logistic"),
     ),
-    **{name: Target(what=what, own_plan=_vae(plan)) for name, (what, plan) in VAE_PLANS.items()},
+    **{name: Target(what=what, commands=_vae(plan)) for name, (what, plan) in VAE_PLANS.items()},
     "pooladzandi2022-table1": Target(
         what="Table 1: few labels and generated images, by filter and selection (smoke: digits, cpu: MNIST, full: SVHN)",
-        own_plan=lambda scale, out, common: table1(SSL_SCALES[scale], out, common),
+        commands=lambda scale, out, common: table1(SSL_SCALES[scale], out, common),
     ),
 }
 
@@ -284,19 +354,6 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise unknown_name("target", name, TARGETS)
     return TARGETS[name]
-
-
-def commands(target: Target, scale: str, out: Path, common: Command) -> list[Command]:
-    """Every run.py command of a study, in order.
-
-    Raises:
-        ConfigError: an unknown scale.
-    """
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
-    if target.own_plan is not None:
-        return list(target.own_plan(scale, out, common))
-    return [] if target.plan is None else list(target.plan(SCALES[scale], out, common))
 
 
 def tabulate(target: Target, out: Path) -> pd.DataFrame:

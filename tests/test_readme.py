@@ -31,9 +31,9 @@ def test_own_network(tmp_path, monkeypatch):
 
 
 def test_every_command_exists():
-    from bpc.flags import COMMANDS
+    from bpc_cli.main import COMMANDS, GROUPS
 
-    assert set(re.findall(r"run\.py (\w+)", TEXT)) <= set(COMMANDS)
+    assert set(re.findall(r"run\.py (\w+)", TEXT)) <= {*COMMANDS, *GROUPS}
 
 
 def test_pictures_exist():

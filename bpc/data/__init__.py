@@ -4,6 +4,7 @@ from bpc.data.cifar import CORRUPTIONS, EXTRA_CORRUPTIONS, CorruptedCifar10
 from bpc.data.corrupted import GeneratedCorruptions, load_corrupted
 from bpc.data.corruptions import corrupt
 from bpc.data.dataset import Dataset, Split, normalise
+from bpc.data.defaults import DefaultSettings, default_settings
 from bpc.data.registry import (
     DatasetStatus,
     dataset_names,
@@ -21,11 +22,13 @@ __all__ = [
     "CorruptedCifar10",
     "Dataset",
     "DatasetStatus",
+    "DefaultSettings",
     "GeneratedCorruptions",
     "ImageParts",
     "Split",
     "corrupt",
     "dataset_names",
+    "default_settings",
     "describe_datasets",
     "load_cifar10c",
     "load_corrupted",

@@ -25,18 +25,16 @@ from bpc.ebm.train import (
     load_state,
     save_state,
 )
-from bpc.errors import ConfigError, FileFormatError, unknown_name
+from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_own_tensors, read_json, save_tensors
 from bpc.progress import duration, progress, say
-from bpc.runs import Run, config_hash, default_out, device_name
+from bpc.runs import Run, device_name, own_file
 from bpc.seeding import make_generator
-from bpc.ssl_flags import PRESETS, SslCompare, SslEvaluate, SslSynthesise, SslTrain
 from evaluation.metrics import compute, empty_sums, update
 from evaluation.rows import Row, RowWriter, metrics_of
 from evaluation.ssl.pictures import plot_entropies, plot_learning, plot_sheets
-from evaluation.ssl.table import compare
 
-__all__ = ["SslSettings", "evaluate_job", "open_trained", "run_ssl", "settings_from", "synthesise_job", "train_job"]
+__all__ = ["SslSettings", "evaluate_job", "open_trained", "synthesise_job", "train_job"]
 
 CHECKPOINT, POOL = "checkpoint.safetensors", "pool.safetensors"
 SCORES = ("accuracy", "nll", "ece", "brier")
@@ -72,38 +70,6 @@ class SslSettings:
         return cls(**{k: parts[k](**v) if k in parts else v for k, v in record.items()})
 
 
-def settings_from(args: SslTrain) -> SslSettings:
-    """The settings that flags of ``ssl train`` mean."""
-    large = args.dataset in ("svhn", "cifar10", "cifar100")
-    name = args.preset or ("digits" if args.dataset == "digits" else "pooladzandi2022" if large else "mnist")
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    if args.setting not in SETTINGS:
-        raise unknown_name("setting", args.setting, SETTINGS)
-    preset = PRESETS[name]
-
-    def chosen(flag: str) -> Any:
-        given = getattr(args, flag)
-        return preset[flag] if given is None and flag in preset else given
-
-    def config(kind: Any) -> Any:
-        return kind(**{f.name: chosen(f.name) for f in dataclasses.fields(kind) if hasattr(args, f.name)})
-
-    augment = config(AugmentConfig)
-    if not SETTINGS[args.setting].generate:  # flags that change nothing should not name another run
-        augment = AugmentConfig(setting=args.setting)
-    return SslSettings(
-        dataset=args.dataset,
-        labelled=chosen("labelled"),
-        unlabelled=args.unlabelled,
-        validation_fraction=args.validation_fraction,
-        model=config(EBMConfig),
-        learn=config(LearnConfig),
-        augment=augment,
-        seed=args.seed,
-    )
-
-
 def _load(settings: SslSettings, data_root: Path | None, device: torch.device) -> tuple[SemiSupervised, State]:
     dataset = load_dataset(settings.dataset, data_root=data_root, validation_fraction=settings.validation_fraction)
     data = divide(dataset, settings.labelled, seed=settings.seed, unlabelled=settings.unlabelled).to(device)
@@ -128,9 +94,9 @@ def _follow(steps: Iterator[Record], run: Run, state: State, until: int, label: 
             words = f"labelled loss {record.labelled_loss:.4f}, reconstruction {record.reconstruction:.1f}"
             report.update(record.iteration, words)
             if time.monotonic() - saved > checkpoint_seconds:
-                save_state(state, run.path / CHECKPOINT, run.hash)
+                save_state(state, run.file(CHECKPOINT), run.hash)
                 saved = time.monotonic()
-    save_state(state, run.path / CHECKPOINT, run.hash)
+    save_state(state, run.file(CHECKPOINT), run.hash)
 
 
 def _first_phase(
@@ -144,7 +110,7 @@ def _first_phase(
     """Learn to T_a in a folder of its own, or find that it is done; the state is left there."""
     until = settings.learn.augment_at
     with Run(path, "ssl-base", settings.base(), device, seed=settings.seed) as run:
-        checkpoint = path / CHECKPOINT
+        checkpoint = run.file(CHECKPOINT)
         if checkpoint.exists():
             load_state(state, checkpoint, run.hash)
         if state.iteration < until:
@@ -202,7 +168,7 @@ def train_job(
             say(f"{out} holds this model already, trained.")
             return out
         data, state = _load(settings, data_root, device)
-        checkpoint, pool_path = out / CHECKPOINT, out / POOL
+        checkpoint, pool_path = run.file(CHECKPOINT), run.file(POOL)
         pool: Synthetic | None = None
         counts: dict[str, int] = {}
         if not checkpoint.exists():
@@ -219,7 +185,7 @@ def train_job(
             state, data, settings.learn, until=until, seed=settings.seed, pool=pool, augment_config=settings.augment
         )
         _follow(steps, run, state, until, settings.augment.setting, checkpoint_seconds)
-        plot_learning(out / "log.jsonl", out / "learning.png", title=_title(settings))
+        plot_learning(out / "log.jsonl", run.file("learning.png"), title=_title(settings))
         run.record("done", iterations=until, **counts)
     return out
 
@@ -260,7 +226,7 @@ def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, dr
         raise ConfigError(f"--draws must be at least 1; got {draws}.")
     settings, data, state, record = open_trained(path, data_root=data_root, device=device)
     protocol = f"z{draws}"
-    rows = path / "rows.csv"
+    rows = own_file(path, "rows.csv")
     there = metrics_of(rows, protocol)
     missing = [metric for metric in SCORES if metric not in there]  # some, where a kill came between
     if not missing:
@@ -330,30 +296,3 @@ def synthesise_job(
         f"for; median entropy {float(made.entropies.median()):.2g} nats{passed}."
     )
     return target
-
-
-def run_ssl(args: Any) -> Path | None:
-    """One of the commands of ``run.py ssl``."""
-    from bpc.runs import resolve_device
-
-    if isinstance(args, SslCompare):
-        print(compare(args.runs, args.out, args.title))
-        return args.out / "comparison.md"
-    where: dict[str, Any] = {"data_root": args.data_root, "device": resolve_device(args.device)}
-    if isinstance(args, SslTrain):
-        settings = settings_from(args)
-        name = config_hash(settings.record())[:8]
-        out = args.out or default_out("ssl", args.dataset, settings.augment.setting, name)
-        base = args.base or default_out("ssl", "base", args.dataset, config_hash(settings.base())[:8])
-        train_job(settings, out, base, resume=args.resume, checkpoint_seconds=args.checkpoint_seconds, **where)
-        evaluate_job(out, draws=8, **where)
-        print(compare([out], out / "tables", out.name))
-        return out
-    if isinstance(args, SslSynthesise):
-        return synthesise_job(
-            args.model, args.out, count=args.count, temperature=args.temperature, seed=args.seed, **where
-        )
-    assert isinstance(args, SslEvaluate)
-    for path in args.models:
-        evaluate_job(path, draws=args.draws, **where)
-    return args.models[-1] / "rows.csv"

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bpc.errors import ConfigError, FileFormatError, unknown_name
+from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_tensors, read_json, save_tensors
 from bpc.progress import duration, progress, say
-from bpc.runs import Run, device_name
+from bpc.runs import Run, device_name, own_file
 from bpc.seeding import make_generator
 from bpc.vae.data import ImageData, load_images, present
 from bpc.vae.likelihoods import make_likelihood
@@ -33,9 +33,7 @@ __all__ = [
     "augment_job",
     "evaluate_job",
     "open_trained",
-    "run_vae",
     "sample_job",
-    "settings_from",
     "train_job",
 ]
 
@@ -109,7 +107,7 @@ def train_job(
             return out
         data, model, prior = _assemble(settings, data_root, device)
         state = new_state(model, prior, settings.train)
-        checkpoint = out / CHECKPOINT
+        checkpoint = run.file(CHECKPOINT)
         if checkpoint.exists():
             load_state(state, checkpoint, run.hash)
             say(f"Going on from epoch {state.epoch}.")
@@ -130,9 +128,9 @@ def train_job(
                     save_state(state, checkpoint, run.hash)
                     saved = time.monotonic()
         save_state(state, checkpoint, run.hash)
-        save_tensors(out / BEST, state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)})
+        save_tensors(run.file(BEST), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)})
         log = pd.read_json(out / "log.jsonl", lines=True)
-        plot_curves({settings.prior.name: log}, out / "learning.png", title=f"{settings.model.name} on {data.name}")
+        plot_curves({settings.prior.name: log}, run.file("learning.png"), title=f"{settings.model.name} on {data.name}")
         run.record(
             "done", epochs=state.epoch, best_epoch=state.best_epoch, seconds_an_epoch=float(log["seconds"].median())
         )
@@ -164,7 +162,7 @@ def open_trained(path: Path, *, data_root: Path | None, device: torch.device) ->
 
 def _write_rows(trained: Trained, metrics: dict[str, float], seconds: float, protocol: str) -> None:
     """Append scores to rows.csv, but for those a call that was killed has left there."""
-    record, path = read_json(trained.path / "run.json"), trained.path / "rows.csv"
+    record, path = read_json(trained.path / "run.json"), own_file(trained.path, "rows.csv")
     there = metrics_of(path, protocol)
     with RowWriter(path) as writer:
         for metric, value in [(m, v) for m, v in metrics.items() if m not in there]:
@@ -194,7 +192,7 @@ def evaluate_job(
     trained = open_trained(path, data_root=data_root, device=device)
     count = min(test_images or len(trained.data.test), len(trained.data.test))
     protocol = f"is{samples}-n{count}"
-    done = path / f"log-likelihood-{protocol}.safetensors"  # written last
+    done = own_file(path, f"log-likelihood-{protocol}.safetensors")  # written last
     if done.exists():
         say(f"{path} holds these scores already.")
     else:
@@ -206,7 +204,7 @@ def evaluate_job(
             )  # fmt: skip
         _write_rows(trained, found.metrics, time.monotonic() - started, protocol)
         plot_histogram(
-            {trained.settings.prior.name: found.log_likelihoods}, path / "histogram.png", title=_title(trained)
+            {trained.settings.prior.name: found.log_likelihoods}, own_file(path, "histogram.png"), title=_title(trained)
         )
         save_tensors(done, {"log_likelihood": found.log_likelihoods}, {})
     if pictures:
@@ -225,25 +223,27 @@ def draw_pictures(trained: Trained) -> None:
     device = data.test.images.device
     generator = make_generator(device, trained.settings.seed, "pictures")
     images, _ = samples_of(model, prior, 100, generator)
-    plot_images(images, path / "samples.png", columns=10, title=f"Samples: {_title(trained)}")
+    plot_images(images, own_file(path, "samples.png"), columns=10, title=f"Samples: {_title(trained)}")
     some = torch.linspace(0, len(data.test) - 1, 20).long().to(device)
     x = present(data.test, some, model.likelihood, generator)
     both = torch.stack([x.view(2, 10, *x.shape[1:]), model.reconstruct(x).view(2, 10, *x.shape[1:])], 1).flatten(0, 2)
     plot_images(
         both,
-        path / "reconstructions.png",
+        own_file(path, "reconstructions.png"),
         columns=10,
         title=f"Test images, each above its reconstruction: {_title(trained)}",
     )
     paths = interpolate(model, x[:8], x[8:16]).flatten(0, 1)
-    plot_images(paths, path / "interpolations.png", columns=10, title=f"Between test images: {_title(trained)}")
+    plot_images(
+        paths, own_file(path, "interpolations.png"), columns=10, title=f"Between test images: {_title(trained)}"
+    )
     pseudo = prior.pseudo_inputs()
     if pseudo is not None:
-        plot_pseudo_inputs(*pseudo, path / "pseudo-inputs.png", title=_title(trained))
+        plot_pseudo_inputs(*pseudo, own_file(path, "pseudo-inputs.png"), title=_title(trained))
         plates = _plates(trained, generator)
         plot_images(
             plates,
-            path / "plates.png",
+            own_file(path, "plates.png"),
             columns=10,
             title=f"A pseudo-input (left) and samples of its component: {_title(trained)}",
         )
@@ -251,7 +251,7 @@ def draw_pictures(trained: Trained) -> None:
     plot_map(
         embed(latents(model, few.images), trained.settings.seed),
         few.labels,
-        path / "latent-map.png",
+        own_file(path, "latent-map.png"),
         title=f"t-SNE: {_title(trained)}",
     )
 
@@ -277,13 +277,15 @@ def sample_job(
     """`count` generated images as PNG sheet and as tensors."""
     trained = open_trained(path, data_root=data_root, device=device)
     images, chosen = samples_of(trained.model, trained.prior, count, make_generator(device, seed, "samples"))
-    target = out or path
-    target.mkdir(parents=True, exist_ok=True)
-    save_tensors(
-        target / f"samples-{seed}.safetensors", {"images": images.cpu(), "component": chosen.cpu()}, {"seed": str(seed)}
-    )
-    plot_images(images[:400], target / f"samples-{seed}.png", columns=20, title=f"Samples: {_title(trained)}")
-    return target / f"samples-{seed}.png"
+    tensors, picture = f"samples-{seed}.safetensors", f"samples-{seed}.png"
+    if out is None:
+        tensors_path, picture_path = own_file(path, tensors), own_file(path, picture)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        tensors_path, picture_path = out / tensors, out / picture
+    save_tensors(tensors_path, {"images": images.cpu(), "component": chosen.cpu()}, {"seed": str(seed)})
+    plot_images(images[:400], picture_path, columns=20, title=f"Samples: {_title(trained)}")
+    return picture_path
 
 
 def augment_job(
@@ -299,7 +301,7 @@ def augment_job(
 ) -> Path:
     """Test error of the augmented classifier for each lambda, into rows.csv (`test_error@<lambda>`) and augmentation.json."""
     trained = open_trained(path, data_root=data_root, device=device)
-    file = path / f"augmentation-{way}.json"
+    file = own_file(path, f"augmentation-{way}.json")
     known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     settings = f"epochs {epochs}, lr {lr:g}, batch {batch_size}"
     missing = [w for w in weights if f"{w:g}, {settings}" not in known]
@@ -315,82 +317,3 @@ def augment_job(
             )
             say(f"lambda {result.weight:g}, {way}: test error {100 * result.test_error:.2f} %")
     return file
-
-
-# components where the papers use another number than 500, or where there are fewer images
-COMPONENTS = {"omniglot": 1000, "celeba": 240, "digits": 100}
-PRESETS = ("ai2021", "tomczak2018")
-
-
-def settings_from(args: Any) -> VaeSettings:
-    """The settings that flags of ``vae train`` mean."""
-    if args.preset not in PRESETS:
-        raise unknown_name("preset", args.preset, PRESETS)
-    likelihood = args.likelihood or ("mse" if args.preset == "ai2021" else natural_likelihood(args.dataset))
-    components = COMPONENTS.get(args.dataset, 500) if args.components is None else args.components
-    warmup = min(100, args.epochs // 5) if args.warmup is None else args.warmup
-    return VaeSettings(
-        dataset=args.dataset,
-        model=ModelConfig(name=args.model, latent=args.latent, hidden=args.hidden, width=args.channels),
-        prior=PriorConfig(
-            name=args.prior,
-            components=components,
-            neighbours=args.neighbours,
-            interval=args.interval,
-            step=args.step,
-            samples=args.draws,
-            coreset_steps=args.coreset_steps,
-        ),
-        train=TrainConfig(
-            lr=args.lr, batch_size=args.batch_size, epochs=args.epochs, warmup=warmup, patience=args.patience
-        ),
-        likelihood=likelihood,
-        train_images=args.train_images,
-        seed=args.seed,
-    )
-
-
-def natural_likelihood(dataset: str) -> str:
-    """What Tomczak and Welling (2018) model a dataset by: Bernoulli if it is binary or binarised, else discretised logistic."""
-    binary = ("mnist", "static_mnist", "omniglot", "caltech101_silhouettes", "digits")
-    return "bernoulli" if dataset in binary else "logistic"
-
-
-def run_vae(args: Any) -> Path | None:
-    """One of the commands of ``run.py vae``."""
-    from bpc import vae_flags as flags
-    from bpc.runs import config_hash, default_out, resolve_device
-    from evaluation.vae.table import compare
-
-    if isinstance(args, flags.VaeCompare):
-        text = compare(args.runs, args.out, args.title)
-        print(text)
-        return args.out / "comparison.md"
-    device = resolve_device(args.device)
-    where = {"data_root": args.data_root, "device": device}
-    if isinstance(args, flags.VaeTrain):
-        settings = settings_from(args)
-        name = config_hash(settings.record())[:8]
-        out = args.out or default_out("vae", args.dataset, args.model, args.prior, name)
-        train_job(settings, out, resume=args.resume, checkpoint_seconds=args.checkpoint_seconds, **where)
-        if args.evaluate:
-            evaluate_job(out, samples=args.samples, test_images=args.test_images, **where)
-            print(compare([out], out / "tables", out.name))
-        return out
-    if isinstance(args, flags.VaeEvaluate):
-        for path in args.models:
-            evaluate_job(path, samples=args.samples, test_images=args.test_images, pictures=args.pictures, **where)
-        return args.models[-1] / "rows.csv"
-    if isinstance(args, flags.VaeSample):
-        return sample_job(args.model, args.out, count=args.count, seed=args.seed, **where)
-    for path in args.models:
-        augment_job(
-            path,
-            way=args.way,
-            weights=args.weights,
-            epochs=args.epochs,
-            lr=args.lr,
-            batch_size=args.batch_size,
-            **where,
-        )
-    return args.models[-1] / "rows.csv"

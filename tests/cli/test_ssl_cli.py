@@ -14,8 +14,9 @@ from bpc.data import load_dataset
 from bpc.ebm.data import divide
 from bpc.ebm.model import LatentEBM, entropy
 from bpc.ebm.train import SETTINGS, State, learn
+from bpc_cli.main import parse
+from bpc_cli.ssl import settings_from
 from evaluation.ssl import jobs
-from evaluation.ssl.jobs import settings_from
 
 SMALL = [
     "ssl", "train", "--dataset", "digits", "--latent", "4", "--hidden", "8", "--labelled", "20", "--unlabelled", "200",
@@ -80,7 +81,7 @@ def test_the_first_phase_is_everybodys(trained):
     """All pools were drawn by the same model; baseline is the learning that was never interrupted."""
     pools = [load_file(trained / "models" / s / "pool.safetensors") for s in SETTINGS if s != "baseline"]
     assert all(torch.equal(pools[0]["images"], p["images"]) for p in pools)
-    settings = settings_from(run.parse([*SHORT, "--setting", "baseline"]))
+    settings = settings_from(parse([*SHORT, "--setting", "baseline"])[1])
     data = divide(load_dataset("digits"), 20, seed=0, unlabelled=200)
     state = State(LatentEBM(settings.model, data.image_shape, 10, 0), settings.learn)
     list(learn(state, data, settings.learn, until=40, seed=0))
@@ -271,7 +272,7 @@ def test_a_dry_run_of_the_published_table(capsys, tmp_path):
     assert len(lines) > 10
     for line in lines:
         assert line.startswith("run.py ssl ")
-        run.parse(line.split()[1:] if "--title" not in line else line.split()[1 : line.split().index("--title")])
+        parse(line.split()[1:] if "--title" not in line else line.split()[1 : line.split().index("--title")])
     assert lines[-1].startswith("run.py ssl compare")
 
 

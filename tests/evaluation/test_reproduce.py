@@ -4,27 +4,55 @@ import pytest
 
 import run
 from bpc.errors import ConfigError
-from bpc.flags import check_flags
+from bpc_cli.main import parse
+from evaluation.plan import plan_of
 from evaluation.published import load_published
-from evaluation.reproduce import SCALES, TARGETS, commands, find_target, tabulate
+from evaluation.reproduce import SCALES, TARGETS, demo_plan, find_target, tabulate
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_command_of_every_study_is_one(target, scale, tmp_path):
-    plan = commands(TARGETS[target], scale, tmp_path, ["--device", "cpu"])
-    assert bool(plan) != bool(TARGETS[target].study)
-    for command in {tuple(w for w in c if w.startswith("--") or w == c[0]): c for c in plan}.values():
-        check_flags(run.parse(command))  # one of every kind: a command with the same flags parses alike
-    folders = [c[c.index("--out") + 1] for c in plan if "--out" in c]
+def test_every_step_of_every_plan_is_a_command(target, scale, tmp_path):
+    steps = TARGETS[target].steps(scale, tmp_path, ["--device", "cpu"])
+    assert steps
+    commands = [list(step.command) for step in steps]
+    for command in {tuple(w for w in c if w.startswith("--") or w == c[0]): c for c in commands}.values():
+        parse(command)  # one of every kind: a command with the same flags parses alike
+    folders = [c[c.index("--out") + 1] for c in commands if "--out" in c]
     assert len(set(folders)) == len(folders), "two commands share a folder"
+
+
+def test_steps_know_what_they_need(tmp_path):
+    """Whatever a step reads is written by a step it needs: the demo in any order that `needs` allows is the demo."""
+    steps = demo_plan(tmp_path, 0, ["--data-root", str(tmp_path)])
+    kinds = [step.command[0] for step in steps]
+    assert kinds[0] == "experts" and kinds[-1] == "compare"
+    for number, step in enumerate(steps):
+        needed = {kinds[i] for i in step.needs}
+        assert all(i < number for i in step.needs)
+        if step.command[0] in ("distill", "select"):
+            assert step.needs == (0,)
+        elif step.command[0] == "evaluate":
+            assert len(step.needs) == 5 and needed <= {"distill", "select"}
+        elif step.command[0] == "compare":
+            assert needed == {"distill", "select", "evaluate"} and len(step.needs) == len(steps) - 2
+    hash(steps[0])  # a value
+
+
+def test_steps_that_go_on_in_one_folder_follow_each_other():
+    train = ["vae", "train", "--out", "a/m/x"]
+    evaluate = ["vae", "evaluate", "a/m/x", "--data-root", "b/c"]
+    steps = plan_of([train, evaluate, ["vae", "compare", "a/m", "--out", "d/e"]])
+    assert [step.needs for step in steps] == [(), (0,), (0, 1)]
+    shared = [["ssl", "train", "--out", f"a/{i}", "--base", "a/base"] for i in range(2)]
+    assert plan_of(shared)[1].needs == (0,)  # two processes in one first phase would meet
 
 
 def test_unknown_names():
     with pytest.raises(ConfigError, match="kim2022-table1"):
         find_target("kim2022-table9")
     with pytest.raises(ConfigError, match="smoke"):
-        commands(TARGETS["kim2022-table1"], "huge", None, [])
+        TARGETS["kim2022-table1"].steps("huge", None, [])
 
 
 def test_published_variants_are_in_the_table():

@@ -1,0 +1,289 @@
+"""`run.py distill`: learn a pseudocoreset, then score it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from bpc_cli.flags import (
+    AtLeast,
+    DataFlags,
+    ExactFlags,
+    ExpertFlags,
+    NetworkFlags,
+    Positive,
+    RunFlags,
+    ScoringFlags,
+    flag,
+    group,
+)
+from bpc_cli.scoring import ScoringPlan, scoring_plan
+from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
+
+if TYPE_CHECKING:
+    from bpc.presets import DistillPreset
+
+__all__ = ["Distill", "run_distill"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningFlags:
+    """How the coreset is learned; what is not given is the preset's."""
+
+    preset: Annotated[
+        str | None,
+        flag(
+            """Where the settings come from. Default: kim2022, Tables 2 and C.3 of Kim et al. (2022); digits on digits.
+            kim2022-code: as the authors' code leaves them.""",
+            "kim2022|kim2022-code|digits",
+        ),
+    ] = None
+    steps: Annotated[int | None, flag("Outer steps (K).", "INT"), AtLeast(1)] = None
+    lr: Annotated[float | None, flag("Outer step size on the images (gamma).", "FLOAT"), Positive()] = None
+    momentum: Annotated[float | None, flag("Outer momentum.", "FLOAT"), AtLeast(0)] = None
+    max_start_epoch: Annotated[
+        int | None, flag("Start epochs are drawn from 0 to this less one (T+).", "INT"), AtLeast(1)
+    ] = None
+    inner_steps: Annotated[int | None, flag("SGD steps on the coreset (L_u).", "INT"), AtLeast(1)] = None
+    expert_epochs: Annotated[
+        int | None, flag("Expert epochs from the start of a window to its end (L_x).", "INT"), AtLeast(0)
+    ] = None
+    student_lr: Annotated[
+        float | None, flag("Inner step size (eta); where wasserstein's learned one starts.", "FLOAT"), Positive()
+    ] = None
+    lr_student: Annotated[
+        float | None, flag("wasserstein: step size of the learned inner step size.", "FLOAT"), AtLeast(0)
+    ] = None
+    draws: Annotated[int | None, flag("Gaussian draws (S).", "INT"), AtLeast(1)] = None
+    sigma: Annotated[
+        float | None,
+        flag("Standard deviation of both Gaussians (Sigma_u^1/2 and Sigma_x^1/2).", "FLOAT"),
+        AtLeast(0),
+    ] = None
+    sigma_core: Annotated[float | None, flag("Of the coreset's Gaussian alone (Sigma_u^1/2).", "FLOAT"), AtLeast(0)] = (
+        None
+    )
+    sigma_expert: Annotated[
+        float | None, flag("Of the experts' Gaussian alone (Sigma_x^1/2).", "FLOAT"), AtLeast(0)
+    ] = None
+    real_batch: Annotated[int | None, flag("rkl: real images per step (B).", "INT"), AtLeast(1)] = None
+    init: Annotated[str, flag("Start from a random subset of the data, or from noise.", "real|noise")] = "real"
+    diagonal: Annotated[bool, flag("wasserstein: diagonal covariances (Appendix C.1).")] = False
+    reduction: Annotated[
+        str,
+        flag("fkl, rkl: mean as published, or sum: the gradient of the KL itself, with weights N/M.", "mean|sum"),
+    ] = "mean"
+    learn_weights: Annotated[bool, flag("Learn the points' weights as well, as in the original pseudocoresets.")] = (
+        False
+    )
+    lr_weights: Annotated[float, flag("Step size of the weights.", "FLOAT"), AtLeast(0)] = 0.1
+
+    def preset_for(self, divergence: str, ipc: int, usual: str) -> DistillPreset:
+        """The preset with what the flags change."""
+        from bpc.presets import distill_preset
+
+        preset = distill_preset(self.preset or usual, divergence, ipc)
+        changes: dict[str, Any] = {
+            "steps": self.steps,
+            "lr_points": self.lr,
+            "momentum": self.momentum,
+            "max_start_epoch": self.max_start_epoch,
+            "inner_steps": self.inner_steps,
+            "expert_epochs": self.expert_epochs if divergence != "rkl" else None,
+            "student_lr": self.student_lr,
+            "lr_student": self.lr_student,
+            "samples": self.draws,
+            "sigma_core": self.sigma if self.sigma_core is None else self.sigma_core,
+            "sigma_expert": self.sigma if self.sigma_expert is None else self.sigma_expert,
+            "real_batch": self.real_batch,
+        }
+        return dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Learn a pseudocoreset, then score it by HMC beside a random coreset of the same size and the published row."""
+
+    divergence: Annotated[
+        str,
+        flag(
+            "Forward KL, reverse KL, or Wasserstein distance between the posteriors of coreset and full data.",
+            "fkl|rkl|wasserstein",
+        ),
+    ]
+    ipc: Annotated[int, flag("Images per class.", "INT"), AtLeast(1)]
+    evaluate: Annotated[bool, flag("Score the coreset when it is learned.")] = True
+    data: Annotated[DataFlags, group("Which images it stands for.")] = DataFlags()
+    network: Annotated[NetworkFlags, group("The network whose posterior is meant.")] = NetworkFlags()
+    learning: Annotated[LearningFlags, group("How it is learned; what is not given is the preset's.")] = LearningFlags()
+    experts: Annotated[
+        ExpertFlags, group("The SGD trajectories it is learned from; they are trained when there are none.")
+    ] = ExpertFlags()
+    scoring: Annotated[ScoringFlags, group("How it is scored.")] = ScoringFlags()
+    exact: Annotated[ExactFlags, group("Only under --protocol exact and exact-scaled.")] = ExactFlags()
+    where: Annotated[RunFlags, group("Where things are kept, and how a run goes on.")] = RunFlags()
+
+
+EXAMPLES = """\
+run.py distill --dataset digits --divergence fkl --ipc 1                                      a minute, no file needed
+run.py distill --divergence fkl --ipc 1 --width 32 --num-experts 2 --max-start-epoch 2 --steps 100 \\
+    --test-images 2000 --protocol kim2022-scaled                                              CIFAR-10 on two cores
+run.py distill --divergence wasserstein --ipc 10                                              as published, on a GPU"""
+
+
+def run_distill(args: Distill) -> Path:
+    """Experts if there are none, learning, scores, table; returns the coreset's file."""
+    from bpc.augment import AUGMENT_NONE
+    from bpc.data import default_settings
+    from bpc.distill import initial_coreset
+    from bpc.errors import unknown_name
+    from bpc.learn import WORTH_ESTIMATING
+    from bpc.presets import DIVERGENCES, distill_preset
+    from bpc.progress import plural, say
+    from bpc.runs import Run, default_out
+    from bpc_cli.patience import ask_patience, learning_seconds, smaller_distill
+    from bpc_cli.show import show_table
+
+    learning = args.learning
+    if args.divergence not in DIVERGENCES:
+        raise unknown_name("divergence", args.divergence, DIVERGENCES)
+    preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
+    plan = scoring_plan(args.scoring, args.exact, "hmc", ipcs=(args.ipc,), seed=args.data.seed)
+    setting = prepare(args.data, args.network, args.where, args.experts.augment)
+    dataset = setting.dataset
+    initial = initial_coreset(
+        dataset,
+        args.ipc,
+        source=learning.init,
+        student_lr=preset.student_lr,
+        total_weight=float(len(dataset.train)) if learning.reduction == "sum" else None,
+        seed=args.data.seed,
+    )
+
+    def patience(seconds: float) -> None:
+        begun = args.where.out is not None and (args.where.out / "checkpoint.safetensors").exists()
+        if begun or args.experts.yes or setting.device.type != "cpu":
+            return
+        if preset.steps >= WORTH_ESTIMATING:
+            seconds += preset.steps * (learning_seconds(setting, args.divergence, preset, args.ipc) or 0.0)
+        ask_patience(
+            seconds, setting.device, False, lambda: smaller_distill(setting, args.data, args.divergence, args.ipc)
+        )
+
+    asked = False
+
+    def before(seconds: float) -> None:
+        nonlocal asked
+        asked = True
+        patience(seconds)
+
+    store, count = experts_for(args.data, args.experts, args.where, setting, needed=preset.epochs_needed, before=before)
+    config = {
+        **setting.config,
+        "divergence": args.divergence,
+        "ipc": args.ipc,
+        "preset": {k: v for k, v in dataclasses.asdict(preset).items() if k != "note"},
+        "augment": setting.augment_name,
+        "init": learning.init,
+        "diagonal": learning.diagonal,
+        "reduction": learning.reduction,
+        "learn_weights": learning.learn_weights,
+        "lr_weights": learning.lr_weights if learning.learn_weights else 0.0,
+        "experts": {**store.meta, "num_experts": count},
+        "evaluation": plan.record() if args.evaluate else None,
+    }
+    out = args.where.out or default_out(
+        "distill", dataset.name, args.divergence, f"ipc{args.ipc}", short_hash({"job": "distill", **config})
+    )
+    published = distill_preset(preset.name, args.divergence, args.ipc)
+    changed = {k: v for k, v in dataclasses.asdict(preset).items() if v != getattr(published, k)}
+    training = ", ".join([plural(count, "expert"), *(f"{k} {v}" for k, v in changed.items())])
+    scale = scale_note(setting, f"{args.divergence} ipc {args.ipc} learned with {training}", *plan.notes())
+    with Run(out, "distill", config, setting.device, seed=args.data.seed, resume=args.where.resume, scale=scale) as run:
+        if run.done:
+            say(f"{out} holds this run already, finished.")
+        else:
+            if not asked and not (out / "checkpoint.safetensors").exists():
+                patience(0.0)
+            if preset.note and args.evaluate:
+                say(f"Preset {preset.name}: {preset.note}")
+            _learn(args, setting, run, preset, store, count, initial, training, plan)
+            run.record("done", augment=setting.augment_name != AUGMENT_NONE)
+    if args.evaluate:
+        show_table([out], out / "tables", title=f"{args.divergence} on {dataset.name}")
+    return out / "coreset.safetensors"
+
+
+def _learn(
+    args: Distill,
+    setting: Setting,
+    run: Any,
+    preset: DistillPreset,
+    store: Any,
+    count: int,
+    initial: Any,
+    training: str,
+    plan: ScoringPlan,
+) -> None:
+    """Learn and, where asked, score, in an open run."""
+    from bpc.budget import pairs_at_once
+    from bpc.coreset import Pseudocoreset
+    from bpc.distill import OuterConfig, real_batches
+    from bpc.learn import learn
+    from bpc.likelihood import Classifier
+    from bpc.presets import make_divergence
+    from bpc_cli.show import draw_coreset
+
+    dataset, network, learning = setting.dataset, setting.network, args.learning
+    divergence = make_divergence(
+        args.divergence,
+        preset,
+        Classifier(network),
+        setting.augment,
+        diagonal=learning.diagonal,
+        reduction=learning.reduction,
+        at_once=pairs_at_once(
+            network, setting.device, args.where.memory_budget, second_order=args.divergence == "wasserstein"
+        ),
+    )
+    template = Pseudocoreset(
+        points=initial.points,
+        labels=initial.labels,
+        weights=initial.weights,
+        mean=dataset.mean,
+        std=dataset.std,
+        dataset=dataset.name,
+        method=args.divergence,
+        num_classes=dataset.num_classes,
+        preset=preset.name,
+        config_hash=run.hash,
+        seed=args.data.seed,
+        provenance={
+            "augment": setting.augment_name,
+            "network": network.name,
+            "class_names": dataset.class_names,
+            "training": training,
+        },
+    )
+    coreset = learn(
+        run,
+        initial,
+        divergence,
+        store.sampler(preset.max_start_epoch, divergence.expert_epochs, setting.device, list(range(count))),
+        real_batches(dataset, preset.real_batch) if divergence.needs_real else None,
+        OuterConfig(
+            lr_points=preset.lr_points,
+            momentum=preset.momentum,
+            lr_student=preset.lr_student,
+            lr_weights=learning.lr_weights if learning.learn_weights else 0.0,
+        ),
+        steps=preset.steps,
+        seed=args.data.seed,
+        template=template,
+        checkpoint_seconds=args.where.checkpoint_seconds,
+    )
+    draw_coreset(run, coreset)
+    if args.evaluate:
+        plan.score(setting, run, [coreset], args.where, beside_random=True)

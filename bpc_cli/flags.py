@@ -1,0 +1,350 @@
+"""Groups of flags that commands share, with the words that `--help` teaches them by. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from bpc.errors import ConfigError
+
+__all__ = [
+    "AtLeast",
+    "Between",
+    "DataFlags",
+    "ExactFlags",
+    "ExpertFlags",
+    "NetworkFlags",
+    "PlaceFlags",
+    "Positive",
+    "RunFlags",
+    "ScoringFlags",
+    "check_flags",
+    "flag",
+]
+
+
+def flag(text: str, metavar: str | None = None, **more: Any) -> Any:
+    """What `--help` says of a flag; a default of None is explained by `text` itself and is not shown."""
+
+    def shown(default: str) -> str:
+        words = {"None": "", "True": "(default: yes)", "False": "(default: no)"}
+        return words.get(default, f"(default: {default})")
+
+    return tyro.conf.arg(help=" ".join(text.split()), metavar=metavar, help_behavior_hint=shown, **more)
+
+
+def group(text: str) -> Any:
+    """The sentence under a group's title."""
+    return tyro.conf.arg(help=text)
+
+
+# Bounds stand beside the flags they bound. What a preset or a component checks itself is not repeated here.
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The smallest value that means something."""
+
+    least: float
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ConfigError for a value below."""
+        if value < self.least:
+            raise ConfigError(f"{name} must be at least {self.least:g}; got {value:g}.")
+
+
+@dataclass(frozen=True)
+class Positive:
+    """Above zero."""
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ConfigError for zero and below."""
+        if value <= 0:
+            raise ConfigError(f"{name} must be above 0; got {value:g}.")
+
+
+@dataclass(frozen=True)
+class Between:
+    """Both ends are allowed."""
+
+    least: float
+    most: float
+
+    def check(self, name: str, value: float) -> None:
+        """Raise ConfigError outside."""
+        if not self.least <= value <= self.most:
+            raise ConfigError(f"{name} must be from {self.least:g} to {self.most:.0f}; got {value}.")
+
+
+MOST_SEED = 2**32 - 1  # what every generator here takes (numpy's and scikit-learn's are the narrowest)
+Seed = Annotated[int, flag(f"Every random number derives from it: 0 to {MOST_SEED}.", "INT"), Between(0, MOST_SEED)]
+
+
+def check_flags(args: Any) -> None:
+    """Refuse numbers that no setting can mean: before anything is loaded or made.
+
+    Raises:
+        ConfigError: outside its bounds, NaN or infinite.
+    """
+    hints = typing.get_type_hints(type(args), include_extras=True)
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if dataclasses.is_dataclass(value):
+            check_flags(value)
+            continue
+        notes = getattr(hints[field.name], "__metadata__", ())
+        name = next((n.name for n in notes if getattr(n, "name", None)), field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            text = "--" + name.replace("_", "-")
+            if not math.isfinite(number):
+                raise ConfigError(f"{text} must be a finite number; got {number}.")
+            for bound in notes:
+                if isinstance(bound, (AtLeast, Positive, Between)):
+                    bound.check(text, number)
+
+
+Whole = Annotated[int | None, AtLeast(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceFlags:
+    """Where data are read and where the work is done."""
+
+    data_root: Annotated[
+        Path | None,
+        flag(
+            """Where datasets are looked for first (or set BPC_DATA_ROOT); then in the user's cache; then they are
+            downloaded with a checksum.""",
+            "DIR",
+        ),
+    ] = None
+    device: Annotated[str, flag("auto (a CUDA GPU if there is one), cpu, cuda, or cuda:1.", "NAME")] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(PlaceFlags):
+    """Where a run is kept, and how it goes on."""
+
+    out: Annotated[
+        Path | None,
+        flag(
+            """The run's own folder. Default: under runs/ (or BPC_RUNS), named by job, dataset, method and a hash of the
+            configuration.""",
+            "DIR",
+        ),
+    ] = None
+    resume: Annotated[
+        bool, flag("Go on with what the folder holds; --no-resume removes the run's own files there and starts over.")
+    ] = True
+    checkpoint_seconds: Annotated[
+        float, flag("Write a checkpoint this often: a kill loses no more.", "SECONDS"), AtLeast(0)
+    ] = 30.0
+    memory_budget: Annotated[
+        float | None,
+        flag(
+            """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result
+            to rounding; exact scoring gives the same bits under any budget. Default: 0.5 on the CPU, where more is no
+            faster, and half of the card on a GPU.""",
+            "GIB",
+        ),
+        Positive(),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Which images."""
+
+    dataset: Annotated[
+        str,
+        flag(
+            """digits (needs no file), cifar10, cifar100, mnist, fashion_mnist, imagenette, svhn, or a path to your own:
+            a folder of images by class, an .npz or .safetensors file, or a folder with a train and a test file.
+            PATH@64 resizes to 64 pixels.""",
+            "NAME|PATH",
+        ),
+    ] = "cifar10"
+    validation_fraction: Annotated[
+        float,
+        flag(
+            """Hold out this fraction of the training images and score on them instead of the test set. Choose settings
+            so: then the test set stays untouched.""",
+            "FRACTION",
+        ),
+    ] = 0.0
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags:
+    """Which network."""
+
+    model: Annotated[
+        str,
+        flag(
+            """The ConvNet, or your own: FUNCTION(image_shape, num_classes) returns a torch module. The code in FILE.py
+            is executed.""",
+            "convnet|FILE.py:FUNCTION",
+        ),
+    ] = "convnet"
+    width: Annotated[int | None, flag("Channels of the ConvNet. Default: 128 (32 on digits).", "INT"), AtLeast(1)] = (
+        None
+    )
+    depth: Annotated[
+        int | None, flag("Blocks of the ConvNet. Default: 3 (2 on digits, 5 on imagenette).", "INT"), AtLeast(1)
+    ] = None
+    norm: Annotated[str, flag("Normalisation in the ConvNet.", "instance|group|none")] = "instance"
+    activation: Annotated[str, flag("Activation in the ConvNet.", "relu|leaky_relu|gelu|silu|tanh")] = "relu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertFlags:
+    """The SGD trajectories that coresets are learned from. They are trained when there are none."""
+
+    experts: Annotated[
+        Path | None,
+        flag(
+            """The trajectory store. Default: under runs/, keyed by dataset, network and training settings, so the next
+            run uses it again.""",
+            "DIR",
+        ),
+    ] = None
+    num_experts: Annotated[
+        int | None,
+        flag(
+            """How many experts. Default: those in the store that are long enough, else 100 as published (10 on digits;
+            select needs 1).""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        flag(
+            """Epochs each expert is trained for. Default: 50 as published (6 on digits); distill trains what it needs.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    expert_lr: Annotated[
+        float | None,
+        flag("Step size of the experts' SGD. Default: 0.01 as published (0.05 on digits).", "FLOAT"),
+        Positive(),
+    ] = None
+    expert_batch: Annotated[
+        int | None,
+        flag("Images per step of the experts' SGD. Default: 256 as published (64 on digits).", "INT"),
+        AtLeast(1),
+    ] = None
+    expert_seed: Annotated[
+        int, flag("Seed of the experts: runs with different --seed share one store.", "INT"), Between(0, MOST_SEED)
+    ] = 0
+    together: Annotated[
+        int | None, flag("Experts trained in one batch. Default: 1 on the CPU, 10 on a GPU.", "INT"), AtLeast(1)
+    ] = None
+    augment: Annotated[
+        str | None,
+        flag(
+            """Differentiable augmentation of experts and coreset. Default: color_crop_cutout_flip_scale_rotate, as
+            published (none on digits).""",
+            "OP_OP|none",
+        ),
+    ] = None
+    yes: Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringFlags:
+    """How a coreset is scored."""
+
+    seeds: Annotated[
+        int | None,
+        flag("Repetitions; number i uses seed + i. Default: 5; under exact one per coreset given.", "INT"),
+        AtLeast(1),
+    ] = None
+    protocol: Annotated[
+        str,
+        flag(
+            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. exact: textbook MCMC,
+            several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
+            coreset's weights scaled to sum to the number of training images.""",
+            "kim2022|kim2022-scaled|exact|exact-scaled",
+        ),
+    ] = "kim2022"
+    test_images: Annotated[int, flag("Score on this many test images, evenly spaced; 0 is all.", "INT"), AtLeast(0)] = 0
+    corruptions: Annotated[
+        bool,
+        flag(
+            """Score on the 15 corruptions at 5 severities as well: the official CIFAR-10-C files where they are found, else
+            generated ones."""
+        ),
+    ] = False
+    corruption_images: Annotated[int, flag("Images per corruption and severity; 0 is all.", "INT"), AtLeast(0)] = 200
+    chains_at_once: Annotated[int, flag("Chains in one batch; 0 chooses by memory.", "INT"), AtLeast(0)] = 0
+    iterations: Annotated[
+        int | None,
+        flag("Sampler iterations, instead of Table 3's N (the row is then no longer the published protocol).", "INT"),
+        AtLeast(1),
+    ] = None
+    burn_in: Annotated[int | None, flag("Iterations that are discarded, instead of Table 3's.", "INT"), AtLeast(0)] = (
+        None
+    )
+    leapfrog_steps: Annotated[
+        int | None,
+        flag("Leapfrog steps per iteration, instead of Table 3's m; under exact per draw (default 20).", "INT"),
+        AtLeast(1),
+    ] = None
+    step_size: Annotated[
+        float | None,
+        flag(
+            """Leapfrog step size, instead of Table 3's epsilon; under exact the first guess (sghmc: the step itself) in
+            units of the prior's width (default 0.02).""",
+            "FLOAT",
+        ),
+        Positive(),
+    ] = None
+    penalty: Annotated[
+        float | None, flag("Weight of the norm of theta, instead of Table 3's lambda.", "FLOAT"), AtLeast(0)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactFlags:
+    """Only under --protocol exact and exact-scaled."""
+
+    chains: Annotated[
+        int, flag("Chains per seed; their predictive is pooled, and R-hat compares them.", "INT"), AtLeast(1)
+    ] = 4
+    warmup: Annotated[int, flag("Draws in which step size and mass are adapted; discarded.", "INT"), AtLeast(0)] = 200
+    samples: Annotated[int, flag("Draws kept of each chain.", "INT"), AtLeast(1)] = 200
+    max_tree_depth: Annotated[int, flag("nuts: a draw costs up to 2^depth gradients.", "INT"), AtLeast(1)] = 8
+    prior_std: Annotated[
+        float, flag("Standard deviation of the Gaussian prior on every parameter.", "FLOAT"), Positive()
+    ] = 0.1
+    beside_random: Annotated[bool, flag("Score random coresets of the same size into the same table.")] = True
+    reference: Annotated[
+        str,
+        flag(
+            """The full data's posterior to measure fidelity by. auto: sample it twice if it is not there yet, and keep
+            it under runs/. DIR: where it is, or is to be kept.""",
+            "auto|none|DIR",
+        ),
+    ] = "auto"
+    reference_sampler: Annotated[
+        str,
+        flag(
+            "How the reference is sampled; hmc and nuts take all training images for every gradient.", "sghmc|hmc|nuts"
+        ),
+    ] = "sghmc"
+    reference_warmup: Annotated[
+        int, flag("Draws of each of the reference's chains that are discarded.", "INT"), AtLeast(0)
+    ] = 300
+    reference_samples: Annotated[int, flag("Draws kept of each of the reference's chains.", "INT"), AtLeast(1)] = 400

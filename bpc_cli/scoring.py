@@ -1,0 +1,245 @@
+"""From the scoring flags to rows in a run's folder: as published, or exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bpc.errors import ConfigError, unknown_name
+from bpc_cli.flags import ExactFlags, PlaceFlags, RunFlags, ScoringFlags
+from bpc_cli.setting import Setting, short_hash
+
+if TYPE_CHECKING:
+    from bpc.coreset import Pseudocoreset
+    from bpc.data import CorruptedCifar10, GeneratedCorruptions
+    from bpc.runs import Run
+    from evaluation.evaluate import EvaluationConfig
+    from evaluation.exact import ExactConfig
+
+__all__ = ["ScoringPlan", "random_coresets", "scoring_plan"]
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How a command scores: checked settings, and the flags that say on what."""
+
+    config: EvaluationConfig | ExactConfig
+    seeds: tuple[int, ...]
+    flags: ScoringFlags
+    exact: ExactFlags
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether by one of the exact protocols."""
+        from evaluation.exact import ExactConfig
+
+        return isinstance(self.config, ExactConfig)
+
+    def record(self) -> dict[str, Any]:
+        """The part of a run's configuration, and so of its hash."""
+        record = {**self.config.record(), "seeds": len(self.seeds)}
+        if self.flags.corruptions:
+            record["corruption_images"] = self.flags.corruption_images
+        if self.is_exact:
+            names = ("beside_random", "reference", "reference_sampler", "reference_samples", "reference_warmup")
+            record |= {name: getattr(self.exact, name) for name in names}
+        return record
+
+    def notes(self) -> list[str]:
+        """Where the scoring is not at full scale or not as published, for captions."""
+        from evaluation.exact import ExactConfig
+
+        notes = [f"{self.flags.test_images:,} test images"] if self.flags.test_images else []
+        if isinstance(self.config, ExactConfig):
+            s = self.config.settings
+            chains = f"{s.chains} chains of {s.samples} draws after {s.warmup} of warm-up, prior N(0, {s.prior_std}^2)"
+            return [*notes, chains]
+        changed = {k: v for k, v in self.config.overrides.items() if v is not None}
+        if changed:
+            notes.append("sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()))
+        return notes
+
+    def score(
+        self, setting: Setting, run: Run, coresets: list[Pseudocoreset], place: RunFlags, *, beside_random: bool
+    ) -> None:
+        """Score a coreset (or one per seed), and random ones of its size where wanted, into the run's folder."""
+        groups = [coresets]
+        if beside_random and coresets[0].method not in ("random", "full"):
+            groups.append(random_coresets(setting, coresets[0].ipc, self.seeds, run.hash))
+        if self.is_exact:
+            self._score_exactly(setting, run, groups, place)
+        else:
+            self._score_as_published(setting, run, groups, place)
+
+    def _score_as_published(
+        self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags
+    ) -> None:
+        from evaluation.evaluate import EvaluationConfig
+        from evaluation.inputs import every_corruption
+        from evaluation.score import score
+
+        assert isinstance(self.config, EvaluationConfig)
+        extra = []
+        if self.flags.corruptions:
+            extra = every_corruption(self._shifted(setting, place), self.flags.corruption_images)
+        for group in groups:
+            score(
+                run,
+                setting.network,
+                setting.dataset,
+                group,
+                self.config,
+                seeds=self.seeds,
+                augment=setting.augment,
+                extra=[inputs._replace(split=inputs.split.to(setting.device)) for inputs in extra],
+                chains_at_once=self.flags.chains_at_once,
+                memory_budget=place.memory_budget,
+                checkpoint_seconds=place.checkpoint_seconds,
+            )
+
+    def _score_exactly(self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags) -> None:
+        """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
+        from bpc.progress import say
+        from bpc.runs import default_out
+        from evaluation.exact import ExactConfig
+        from evaluation.exact_report import write_page
+        from evaluation.exact_score import add_fidelity, score_coresets
+        from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
+        from evaluation.predictive import pick_images
+        from evaluation.reference import make_reference, reference_record, reference_settings
+
+        config, exact = self.config, self.exact
+        assert isinstance(config, ExactConfig)
+        network, dataset, device = setting.network, setting.dataset, setting.device
+        weights = [round(float(group[0].weights.sum())) for group in groups]
+        if config.protocol == "exact" and len(set(weights)) > 1:
+            say(
+                f"The coreset's weights sum to {weights[0]:,}, a random one's to {weights[1]:,}; exact-scaled makes both "
+                f"{len(dataset.train):,}."
+            )
+        picked = pick_images(dataset.test, config.test_images)
+        shifted = self._shifted(setting, place)
+        asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
+        more = every_corruption(shifted, self.flags.corruption_images) if self.flags.corruptions else []
+        common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
+        reference = None
+        if exact.reference != "none":
+            settings = reference_settings(
+                config.settings,
+                len(dataset.train),
+                sampler=exact.reference_sampler,
+                warmup=exact.reference_warmup,
+                samples=exact.reference_samples,
+                leapfrog_steps=None if exact.reference_sampler == "sghmc" else config.settings.leapfrog_steps,
+            )
+            name = short_hash(reference_record(network, dataset, settings))
+            folder = default_out("reference", dataset.name, network.name, settings.label, name)
+            reference = make_reference(
+                folder if exact.reference == "auto" else Path(exact.reference),
+                network,
+                dataset,
+                settings,
+                device=device,
+                memory_budget=place.memory_budget,
+                checkpoint_seconds=place.checkpoint_seconds,
+            )
+        for group in groups:
+            score_coresets(
+                run,
+                network,
+                dataset,
+                group,
+                config,
+                seeds=self.seeds,
+                inputs=[*common, *more],
+                memory_budget=place.memory_budget,
+                checkpoint_seconds=place.checkpoint_seconds,
+            )
+        if reference is not None:
+            add_fidelity(run, reference, common)
+        title = f"{groups[0][0].method} on {dataset.name}"
+        run.own(write_page(run.path, reference, title=title, inputs=common))
+
+    def _shifted(self, setting: Setting, place: PlaceFlags) -> CorruptedCifar10 | GeneratedCorruptions:
+        """Corrupted test images, official or generated; says which."""
+        from bpc.data import load_corrupted
+        from bpc.progress import say
+        from evaluation.inputs import MIXED_CLEAN_IMAGES
+
+        shifted = load_corrupted(
+            setting.dataset,
+            data_root=place.data_root,
+            official=not setting.config["validation_fraction"],
+            images=self.flags.corruption_images if self.flags.corruptions else MIXED_CLEAN_IMAGES,
+        )
+        say(f"Corrupted images: {shifted.source}, {len(shifted.corruptions)} corruptions, 5 severities.")
+        return shifted
+
+
+def scoring_plan(
+    flags: ScoringFlags,
+    exact: ExactFlags,
+    sampler: str,
+    *,
+    ipcs: Sequence[int],
+    seed: int,
+    coresets: int = 1,
+    backend: str = "native",
+) -> ScoringPlan:
+    """Check the scoring flags and settle what they leave open, before anything is learned or sampled.
+
+    Args:
+        flags, exact: of the command.
+        sampler: name.
+        ipcs: images per class of the coresets; Table 3's settings depend on them.
+        seed: the first one.
+        coresets: how many are given.
+        backend: for the exact protocols.
+
+    Raises:
+        ConfigError: names that do not exist or do not go together, or settings that leave no draw.
+    """
+    from evaluation.evaluate import EvaluationConfig
+    from evaluation.exact import ExactConfig
+    from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings, kim2022_settings
+
+    if flags.protocol in EXACT_PROTOCOLS:
+        given = ("leapfrog_steps", "step_size")
+        changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
+        same = {name: getattr(exact, name) for name in ("chains", "warmup", "samples", "max_tree_depth", "prior_std")}
+        settings = ExactSettings(sampler=sampler, backend=backend, **same, **changes)
+        config: Any = ExactConfig(protocol=flags.protocol, settings=settings, test_images=flags.test_images)
+        count = flags.seeds or coresets
+    else:
+        if flags.protocol not in KIM2022_PROTOCOLS:
+            raise unknown_name("protocol", flags.protocol, KIM2022_PROTOCOLS + EXACT_PROTOCOLS)
+        if backend != "native":
+            raise unknown_name(
+                "backend", backend, ("native",), hint=f"{flags.protocol} has no other; use --protocol exact."
+            )
+        names = ("iterations", "burn_in", "leapfrog_steps", "step_size", "penalty")
+        overrides = {name: getattr(flags, name) for name in names}
+        config = EvaluationConfig(
+            sampler=sampler, protocol=flags.protocol, test_images=flags.test_images, overrides=overrides
+        )
+        for ipc in ipcs:
+            kim2022_settings(flags.protocol, sampler, ipc, 1, **overrides)
+        count = flags.seeds or 5
+    if coresets > 1 and coresets != count:
+        raise ConfigError(f"{coresets} coresets for {count} seeds: give one, or one for each.")
+    return ScoringPlan(config, tuple(range(seed, seed + count)), flags, exact)
+
+
+def random_coresets(setting: Setting, ipc: int, seeds: Sequence[int], config_hash: str) -> list[Pseudocoreset]:
+    """One random subset per seed."""
+    from bpc.seeding import make_generator
+    from bpc.selection import build_coreset, select
+
+    dataset, found = setting.dataset, []
+    for seed in seeds:
+        generator = make_generator("cpu", seed, "select", "random")
+        chosen = select("random", dataset.train.labels.cpu(), ipc, dataset.num_classes, generator=generator)
+        found.append(build_coreset(dataset, chosen, method="random", seed=seed, config_hash=config_hash))
+    return found
