@@ -16,7 +16,8 @@ def test_a_small_budget_gives_the_same_coreset(place, divergence):
         learned.append(load_coreset(place.path / name / "coreset.safetensors").points)
     assert not torch.equal(*learned)  # other pieces, other rounding: the budget has been obeyed
     torch.testing.assert_close(*learned, rtol=1e-3, atol=1e-4)
-    one_line_error(place(*common, "--memory-budget", "0", "--out", "none"), "memory budget")
+    one_line_error(place(*common, "--memory-budget", "0", "--out", "none"), "--memory-budget", "above 0")
+    assert not (place.path / "none").exists()
 
 
 def test_a_long_run_begins_with_an_estimate(place):

@@ -111,7 +111,7 @@ def test_corruptions_have_their_own_table(here, coreset, tmp_path):
         (["--protocol", "exact", "--backend", "pyro", "--sampler", "sghmc"], ["hmc or nuts"]),
         (["--protocol", "exact", "--chains", "0"], ["--chains", "at least 1"]),
         (["--protocol", "exact", "--samples", "2"], ["at least 4"]),
-        (["--protocol", "exact", "--prior-std", "0"], ["positive prior_std"]),
+        (["--protocol", "exact", "--prior-std", "0"], ["--prior-std", "above 0"]),
         (["--protocol", "exact", "--prior-std", "nan"], ["finite"]),
         (["--protocol", "exact", "--reference-sampler", "gibbs"], ["gibbs"]),
         (["--protocol", "exact", "--width", "8", "--coreset", "missing"], ["missing"]),
