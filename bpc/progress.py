@@ -29,10 +29,11 @@ class Reporter:
         self._task = bar.add_task(description, total=total, completed=done, note="") if bar else None
         self._started, self._first, self._printed = time.monotonic(), done, time.monotonic()
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` of the total is finished; `note` is shown beside it."""
+    def update(self, done: int, note: str = "", *, total: int | None = None) -> None:
+        """`done` of the total is finished; `note` is shown beside it. `total` is for work that knows its size only inside."""
+        self._total = total or self._total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, note=note)
+            self._bar.update(self._task, completed=done, total=self._total, note=note)
             return
         now = time.monotonic()
         if now - self._printed >= LOG_EVERY_SECONDS:

@@ -42,5 +42,11 @@ def run_study(args: Study) -> Path:
     out = args.out or default_out("study", args.name)
     study = STUDIES[args.name]
     with progress(study.what, 1) as report:
-        print_tables(study.run(out, seed=args.seed, repeats=args.repeats, report=report.update).to_string(index=False))
+        table = study.run(
+            out,
+            seed=args.seed,
+            repeats=args.repeats,
+            report=lambda done, total, note: report.update(done, note, total=total),
+        )
+    print_tables(table.to_string(index=False))
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scipy import ndimage
 from bpc.data.download import DownloadError, fetch
 from bpc.data.sources import RemoteFile, bad_file, cache_folder, resolve_root
 from bpc.errors import StorageError
+from bpc.files import write_atomic
 from bpc.progress import say
 
 __all__ = ["FROST_FILES", "frost_textures", "use_frost_of"]
@@ -56,13 +58,23 @@ def frost_textures() -> tuple[npt.NDArray[np.float64], ...]:
     for remote in FROST_FILES:
         path = _find(remote)
         if path is None:  # one that is missing is enough: the next would wait for the network again
-            say(
+            _say_once(
                 "The photographs behind the corruption frost could not be had, so frost is drawn, unlike CIFAR-10-C's. They are "
                 f"{_BASE}frost1.png to frost5.jpg: put them into the folder frost of the data root."
             )
             return tuple(_drawn(i) for i in range(len(FROST_FILES)))
         paths.append(path)
     return tuple(_read(path) for path in paths)
+
+
+def _say_once(message: str) -> None:
+    """Say it, and leave it written in the cache, where the next run finds that it was said."""
+    told = cache_folder() / "frost" / "drawn.txt"
+    if told.is_file():
+        return
+    say(message)
+    with contextlib.suppress(StorageError):
+        write_atomic(told, lambda stream: stream.write(f"{message}\n".encode()))
 
 
 def _find(remote: RemoteFile) -> Path | None:

@@ -70,7 +70,7 @@ def run_gaussian_study(
     repeats: int = 3,
     weights: Sequence[str] = ("ones", "learned"),
     settings: GaussianStudy | None = None,
-    report: Callable[[int, str], None] = lambda done, note: None,
+    report: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> pd.DataFrame:
     """Learn a coreset of every size under every divergence, and compute all three divergences of each exactly.
 
@@ -85,7 +85,7 @@ def run_gaussian_study(
         repeats: how many data sets.
         weights: ``ones`` (the paper's), ``scaled`` (fixed at N / M) and ``learned`` (from 1 a point).
         settings: the rest.
-        report: called with the steps done, of repeats * sizes * weights * 3 * steps, and a note.
+        report: called with the learning steps done, how many there are, and a note.
 
     Returns:
         A row for each kind of weights, size, repeat and method: weights, size, repeat, method, steps, reverse_kl (nats),
@@ -101,7 +101,7 @@ def run_gaussian_study(
     model = settings.model()
     final: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    done = 0
+    done, total = 0, len(weights) * len(sizes) * len(METHODS) * repeats * steps
     for repeat in range(repeats):
         own_seed = derive_seed(seed, "gaussian study", repeat)
         data = _draw_data(model, own_seed)
@@ -113,7 +113,7 @@ def run_gaussian_study(
                     curves += [{**cell, **row} for row in curve]
                     final.append(curves[-1])
                     done += steps
-                    report(done, f"repeat {repeat}, {kind} weights, M = {size}, {method}")
+                    report(done, total, f"repeat {repeat}, {kind} weights, M = {size}, {method}")
                 subset = data[torch.randperm(DATA, generator=make_generator("cpu", own_seed, "random", size))[:size]]
                 final.append(
                     {**cell, "method": "random", "steps": 0, **_judge(model, data, subset, _start(kind, size, True))}

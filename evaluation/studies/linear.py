@@ -112,7 +112,7 @@ def run_linear_study(
     sizes: Sequence[int] = (5, 10, 11, 20, 50),
     repeats: int = 3,
     settings: LinearStudy | None = None,
-    report: Callable[[int, str], None] = lambda done, note: None,
+    report: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> pd.DataFrame:
     """Learn coresets of the diabetes data under the reverse KL, and compute both KL divergences in closed form.
 
@@ -126,7 +126,7 @@ def run_linear_study(
         sizes: M.
         repeats: how many random subsets.
         settings: the rest.
-        report: called with the steps done, of 2 * repeats * sizes * steps, and a note.
+        report: called with the learning steps done, how many there are, and a note.
 
     Returns:
         A row for each repeat, size and method: repeat, size, method, steps, reverse_kl, forward_kl, their floors (all nats) and
@@ -154,7 +154,7 @@ def run_linear_study(
 
     gradients = {"rkl": estimate, "rkl-exact": exact}
 
-    done = 0
+    done, total = 0, len(gradients) * len(sizes) * repeats * steps
     rows: list[dict[str, Any]] = []
     shown: dict[int, tuple[Normal, Normal]] = {}  # size -> random and learned posterior of the first repeat
     for repeat in range(repeats):
@@ -176,7 +176,7 @@ def run_linear_study(
                 )
                 rows += [{"repeat": repeat, **row} for row in curve]
                 done += steps
-                report(done, f"repeat {repeat}, M = {size}, {method}")
+                report(done, total, f"repeat {repeat}, M = {size}, {method}")
                 if repeat == 0 and method == "rkl":
                     random = model.posterior(start.points, start.weights)
                     shown[size] = (random, model.posterior(end.points, end.weights))

@@ -102,7 +102,7 @@ def run_logistic_study(
     repeats: int = 3,
     designs: Sequence[str] = ("pca2", "full"),
     settings: LogisticStudy | None = None,
-    report: Callable[[int, str], None] = lambda done, note: None,
+    report: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> pd.DataFrame:
     """Learn coresets of the breast-cancer data under the reverse KL, from HMC draws of the coreset posterior.
 
@@ -117,7 +117,7 @@ def run_logistic_study(
         repeats: how many random subsets.
         designs: of `DESIGNS`.
         settings: the rest.
-        report: called with the steps done, of designs * repeats * sizes * steps, and a note.
+        report: called with the learning steps done, how many there are, and a note.
 
     Returns:
         A row for each design, repeat, size and method (``random``, the subset with weights N / M that learning starts from, and
@@ -133,6 +133,7 @@ def run_logistic_study(
             f"A study needs a size, a design and a repeat; got {list(sizes)}, {list(designs)}, {repeats}."
         )
     tables, curves, done = [], [], 0
+    total = len(designs) * len(sizes) * repeats * steps
     for design in designs:
         points, labels = cancer_data(DESIGNS[design])
         model = LogisticModel(settings.prior_std)
@@ -150,7 +151,7 @@ def run_logistic_study(
                 if repeat == 0:
                     shown[size] = (start, end)
                 done += steps
-                report(done, f"{design}, repeat {repeat}, M = {size}")
+                report(done, total, f"{design}, repeat {repeat}, M = {size}")
         along = pd.DataFrame(rows)
         tables.append(ends(along, steps))
         curves.append(along)

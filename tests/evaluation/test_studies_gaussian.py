@@ -135,7 +135,7 @@ def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
         sizes=(5, 20),
         repeats=2,
         settings=GaussianStudy(track=6),
-        report=lambda n, note: done.append(n),
+        report=lambda n, total, note: done.append(n),
     )
     assert dict(matplotlib.rcParams) == before
     assert done[-1] == 2 * 2 * 2 * 3 * 250
