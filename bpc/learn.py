@@ -10,6 +10,7 @@ import torch
 from bpc.coreset import Pseudocoreset
 from bpc.distill import DistillState, OuterConfig, distill, load_state, save_state, start
 from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.drive import drive
 from bpc.estimate import step_seconds
 from bpc.progress import duration, progress, say
 from bpc.runs import Run
@@ -59,26 +60,33 @@ def learn(
         if seconds is not None and seconds * (steps - state.step) > 60:
             left = duration(seconds * (steps - state.step))
             say(f"About {seconds:.2g} s a step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
-    saved = begun = time.monotonic()
+    begun = time.monotonic()
+
+    def took(now: DistillState) -> None:
+        nonlocal state
+        state = now
+        value, norm = float(state.value), float(state.grad_norm)
+        run.log(
+            step=state.step,
+            value=value,
+            grad_norm=norm,
+            student_lr=float(state.coreset.student_lr),
+            seconds=round(run.seconds, 3),
+        )
+        report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
+
+    def save() -> None:
+        save_state(state, checkpoint, run.hash)
+
     with progress(f"Learning ({template.method}, ipc {template.ipc})", steps, state.step) as report:
-        loop = distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed)
-        try:
-            for state in loop:
-                value, norm = float(state.value), float(state.grad_norm)
-                run.log(
-                    step=state.step,
-                    value=value,
-                    grad_norm=norm,
-                    student_lr=float(state.coreset.student_lr),
-                    seconds=round(run.seconds, 3),
-                )
-                report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
-                if time.monotonic() - saved > checkpoint_seconds or state.step == steps:
-                    save_state(state, checkpoint, run.hash)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            save_state(state, checkpoint, run.hash)
-            raise
+        drive(
+            distill(state, divergence, sample_window, sample_real, outer, steps=steps, seed=seed),
+            took=took,
+            save=save,
+            checkpoint_seconds=checkpoint_seconds,
+            whole=lambda: True,  # a state is a value
+        )
+    save()
     if time.monotonic() - begun > 20:
         say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
     learned = template.replace(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from bpc.drive import drive
 from bpc.errors import FileFormatError
 from bpc.files import load_tensors, save_tensors
 from bpc.samplers import state_from_tensors, state_to_tensors
@@ -81,16 +81,31 @@ def run_chains(
         state = state_from_tensors(state, {k[6:]: v for k, v in tensors.items() if k.startswith("state.")})
         recorder.load({k[9:]: v for k, v in tensors.items() if k.startswith("recorder.")})
 
-    saved = time.monotonic()
-    for t in range(done, plan.iterations):
-        state, info = plan.kernel.step(state, generators(t))
+    whole = True
+
+    def draws() -> Iterator[tuple[int, Any, Any]]:
+        current = state
+        for t in range(done, plan.iterations):
+            current, info = plan.kernel.step(current, generators(t))
+            yield t, current, info
+
+    def took(draw: tuple[int, Any, Any]) -> None:
+        nonlocal done, state, whole
+        t, current, info = draw
+        whole = False  # until state and recorder have both taken it in
         if t >= plan.burn_in:
-            recorder.add(state, info)
-        report(len(seeds) * (t + 1), f"accepting {float(info.accept_prob.mean()):.2f}")
-        if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
-            tensors = {
-                **{f"state.{key}": v for key, v in state_to_tensors(state).items()},
-                **{f"recorder.{key}": v for key, v in recorder.state().items()},
-            }
-            save_tensors(checkpoint, tensors, {"config_hash": config_hash, "iteration": str(t + 1)})
-            saved = time.monotonic()
+            recorder.add(current, info)
+        done, state = t + 1, current
+        whole = True
+        report(len(seeds) * done, f"accepting {float(info.accept_prob.mean()):.2f}")
+
+    def save() -> None:
+        if checkpoint is None:
+            return
+        tensors = {
+            **{f"state.{key}": v for key, v in state_to_tensors(state).items()},
+            **{f"recorder.{key}": v for key, v in recorder.state().items()},
+        }
+        save_tensors(checkpoint, tensors, {"config_hash": config_hash, "iteration": str(done)})
+
+    drive(draws(), took=took, save=save, checkpoint_seconds=checkpoint_seconds, whole=lambda: whole)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bpc.data import load_dataset
+from bpc.drive import drive
 from bpc.ebm.data import SemiSupervised, divide, pixels
 from bpc.ebm.model import EBMConfig, LatentEBM
 from bpc.ebm.synthesis import Synthetic, synthesise
@@ -87,16 +88,19 @@ def _scale(settings: SslSettings, device: torch.device) -> str:
 
 def _follow(steps: Iterator[Record], run: Run, state: State, until: int, label: str, checkpoint_seconds: float) -> None:
     """Drive learning with a bar, a log line for each record and a checkpoint now and then."""
-    saved = time.monotonic()
+
+    def took(record: Record) -> None:
+        run.log(**record._asdict())
+        words = f"labelled loss {record.labelled_loss:.4f}, reconstruction {record.reconstruction:.1f}"
+        report.update(record.iteration, words)
+
+    def save() -> None:
+        save_state(state, run.file(CHECKPOINT), run.hash)
+
     with progress(label, until, state.iteration) as report:
-        for record in steps:
-            run.log(**record._asdict())
-            words = f"labelled loss {record.labelled_loss:.4f}, reconstruction {record.reconstruction:.1f}"
-            report.update(record.iteration, words)
-            if time.monotonic() - saved > checkpoint_seconds:
-                save_state(state, run.file(CHECKPOINT), run.hash)
-                saved = time.monotonic()
-    save_state(state, run.file(CHECKPOINT), run.hash)
+        # an iteration changes the model in place
+        drive(steps, took=took, save=save, checkpoint_seconds=checkpoint_seconds, whole=lambda: False)
+    save()
 
 
 def _first_phase(

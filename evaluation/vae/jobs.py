@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bpc.drive import drive
 from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_tensors, read_json, save_tensors
 from bpc.progress import duration, progress, say
@@ -21,7 +22,7 @@ from bpc.vae.data import ImageData, load_images, present
 from bpc.vae.likelihoods import make_likelihood
 from bpc.vae.models import LatentModel, ModelConfig, build_model
 from bpc.vae.priors import Prior, PriorConfig, build_prior
-from bpc.vae.train import TrainConfig, load_state, new_state, save_state, train
+from bpc.vae.train import EpochRecord, TrainConfig, load_state, new_state, save_state, train
 from evaluation.rows import Row, RowWriter, metrics_of
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
 from evaluation.vae.score import pick, score
@@ -118,16 +119,23 @@ def train_job(
             f"images of {data.name}; it stops when {settings.train.patience} epochs bring nothing, at {settings.train.epochs} at "
             "the latest."
         )
-        saved = time.monotonic()
+
+        def took(record: EpochRecord) -> None:
+            run.log(**record._asdict())
+            report.update(record.epoch, f"bound {record.train_elbo:.2f}, validation {record.validation_elbo:.2f}")
+
+        def save() -> None:
+            save_state(state, checkpoint, run.hash)
+
         with progress(f"{settings.model.name}, {settings.prior.name}", settings.train.epochs, state.epoch) as report:
-            # only between epochs: a checkpoint from the middle of one could not be gone on from with the same bits
-            for record in train(state, data.train, data.validation, settings.train, seed=settings.seed):
-                run.log(**record._asdict())
-                report.update(record.epoch, f"bound {record.train_elbo:.2f}, validation {record.validation_elbo:.2f}")
-                if time.monotonic() - saved > checkpoint_seconds:
-                    save_state(state, checkpoint, run.hash)
-                    saved = time.monotonic()
-        save_state(state, checkpoint, run.hash)
+            drive(
+                train(state, data.train, data.validation, settings.train, seed=settings.seed),
+                took=took,
+                save=save,
+                checkpoint_seconds=checkpoint_seconds,
+                whole=lambda: False,  # an epoch changes the model in place
+            )
+        save()
         save_tensors(run.file(BEST), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)})
         log = pd.read_json(out / "log.jsonl", lines=True)
         plot_curves({settings.prior.name: log}, run.file("learning.png"), title=f"{settings.model.name} on {data.name}")
