@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bpc.data import Dataset
 from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
-from bpc.errors import ConfigError, FileFormatError, NumericalError
-from bpc.files import load_tensors, save_tensors
+from bpc.errors import ConfigError, NumericalError
+from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.seeding import make_generator
 from bpc.selection import select
 
@@ -167,7 +167,7 @@ def distill(
         if not bool(torch.isfinite(points).all() & torch.isfinite(student_lr) & torch.isfinite(weights).all()):
             raise NumericalError(
                 f"Learning diverged at step {state.step + 1}: the gradient's norm is {float(grad_norm):.3g} and the "
-                "coreset is no longer finite. The last checkpoint is good; lower --lr or --student-lr."
+                "coreset is no longer finite. Lower --lr or --student-lr."
             )
         state = DistillState(
             state.step + 1,
@@ -199,10 +199,11 @@ def load_state(path: Path, config_hash: str, device: torch.device | str) -> Dist
     Raises:
         FileFormatError: damaged, or of another run.
     """
-    tensors, metadata = load_tensors(path, what="a distillation checkpoint")
-    if metadata.get("format") != _STATE_FORMAT or metadata.get("config_hash") != config_hash:
-        raise FileFormatError(f"{path} is not a checkpoint of this run; use --no-resume to start over.")
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    coreset = LearnedCoreset(*(tensors[f"coreset.{field}"] for field in LearnedCoreset._fields))
-    rest = {f: tensors[f] for f in DistillState._fields if f in tensors}
-    return DistillState(step=int(metadata["step"]), coreset=coreset, **rest)
+    tensors, metadata = load_own_tensors(path, config_hash, what="a checkpoint of this run")
+    with own_content(path):
+        if metadata["format"] != _STATE_FORMAT:
+            raise ValueError(f"format {metadata['format']}")
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        coreset = LearnedCoreset(*(tensors[f"coreset.{field}"] for field in LearnedCoreset._fields))
+        rest = {f: tensors[f] for f in DistillState._fields if f in tensors}
+        return DistillState(step=int(metadata["step"]), coreset=coreset, **rest)

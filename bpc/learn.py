@@ -95,5 +95,5 @@ def learn(
         weights=state.coreset.weights,
         provenance={**template.provenance, "steps": state.step, "student_lr": float(state.coreset.student_lr)},
     )
-    learned.save(run.file("coreset.safetensors"))
+    learned.save(run.file("coreset.safetensors", promised=True))
     return learned.to("cpu")

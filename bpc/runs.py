@@ -22,7 +22,17 @@ import filelock
 import torch
 
 from bpc.errors import ConfigError, FileFormatError
-from bpc.files import explain_os_error, is_temporary, read_json, remove_temporary, write_atomic, write_json
+from bpc.files import (
+    explain_os_error,
+    is_temporary,
+    read_bytes,
+    read_json,
+    refuse_special,
+    remove_temporary,
+    write_atomic,
+    write_json,
+)
+from bpc.progress import say
 
 __all__ = [
     "Run",
@@ -30,6 +40,7 @@ __all__ = [
     "config_hash",
     "default_out",
     "device_name",
+    "missing_outputs",
     "own_file",
     "peak_memory_bytes",
     "read_run",
@@ -157,6 +168,7 @@ class Run:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
         self._own: set[str] = set()
+        self._promised: set[str] = set()
         self._earlier_seconds = 0.0
         self.done = False
         self._started = time.monotonic()
@@ -182,8 +194,15 @@ class Run:
                     "choose another --out."
                 )
             if resume:
-                self.done = record["status"] == "done"
                 self._earlier_seconds = record["wall_seconds"]
+                self._promised = set(record.get("outputs", []))
+                gone = missing_outputs(self.path, record)
+                self.done = record["status"] == "done" and not gone
+                if record["status"] == "done" and gone:
+                    say(
+                        f"{self.path} was finished, but {', '.join(gone)} is gone from it. What is missing is made again from "
+                        "what is still there; to keep what you have, stop this and put the file back."
+                    )
             else:
                 self._start_over()
         remove_temporary(self.path, self._own)
@@ -201,8 +220,15 @@ class Run:
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
 
-    def file(self, name: str) -> Path:
-        """The path of a file of this run's own, on its list from now on: call it before the file is written."""
+    def file(self, name: str, *, promised: bool = False) -> Path:
+        """The path of a file of this run's own, on its list from now on: call it before the file is written.
+
+        Args:
+            name: without folders.
+            promised: without this file the run is not finished, whatever its record says.
+        """
+        if promised:
+            self._promised.add(name)
         if name not in self._own:
             own_file(self.path, name)
             self._own.add(name)
@@ -230,6 +256,7 @@ class Run:
                 "commit": _commit(),
                 "device": device_name(self.device),
                 "wall_seconds": round(self.seconds, 3),
+                "outputs": sorted(self._promised),
                 "peak_memory_bytes": peak_memory_bytes(self.device),
                 "command": " ".join(sys.argv),
                 **extra,
@@ -250,7 +277,9 @@ class Run:
         """Append one line to log.jsonl. Numbers that are not finite become null."""
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in values.items()}
         try:
-            with open(self.file("log.jsonl"), "a") as stream:
+            path = self.file("log.jsonl")
+            refuse_special(path)
+            with open(path, "a") as stream:
                 stream.write(json.dumps(clean) + "\n")
         except OSError as error:
             raise explain_os_error(error, self.path / "log.jsonl") from error
@@ -261,11 +290,11 @@ class Run:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text().splitlines():
+        for line in read_bytes(path, what="a run's log").decode(errors="replace").splitlines():
             try:
                 if json.loads(line)[key] <= last:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         write_atomic(path, lambda stream: stream.write("".join(line + "\n" for line in kept).encode()))
 
@@ -297,6 +326,7 @@ def own_file(folder: Path, name: str) -> Path:
         raise ValueError(f"A run's file is named without folders; got {name!r}.")
     if name not in _listed(folder):
         try:
+            refuse_special(folder / OWN_FILES)
             with open(folder / OWN_FILES, "a") as stream:
                 stream.write(name + "\n")
         except OSError as error:
@@ -322,6 +352,10 @@ def check_folder(path: Path, beside: tuple[str, ...] = ()) -> None:
         FileFormatError: its ``run.json`` is not the record of a run.
     """
     path = Path(path)
+    if not path.name.isprintable():
+        raise ConfigError(
+            f"The folder's name {path.name!a} has control characters or is not UTF-8; choose another --out."
+        )
     try:
         if not path.exists():
             return
@@ -342,29 +376,45 @@ def check_folder(path: Path, beside: tuple[str, ...] = ()) -> None:
         raise ConfigError(f"{path} is not empty and no run of ours ({several} there); choose another --out.")
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """A run's ``run.json``, checked: job, status, config_hash, config and wall_seconds are there and of the right kind.
+_KINDS: dict[str, Any] = {
+    "config_hash": str,
+    "job": str,
+    "status": str,
+    "config": dict,
+    "wall_seconds": (int, float),
+    "outputs": list,
+}
+
+
+def read_run(
+    path: Path, *, needs: Iterable[str] = ("config_hash", "job", "status", "config", "wall_seconds")
+) -> dict[str, Any]:
+    """A run's ``run.json``, checked: the fields it needs are there, and every field that we know is of the right kind.
 
     Raises:
         FileFormatError: missing, damaged, or something else.
     """
     record = read_json(path / RECORD)
-    kinds: dict[str, Any] = {
-        "job": str,
-        "status": str,
-        "config_hash": str,
-        "config": dict,
-        "wall_seconds": (int, float),
-    }
-    if not isinstance(record, dict) or "config_hash" not in record:
-        raise FileFormatError(f"{path / RECORD} is not the record of a run; choose another --out.")
-    for name, kind in kinds.items():
-        value = record.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or (name == "wall_seconds" and not 0 <= value < 1e12):
+    if not isinstance(record, dict) or not set(record) & set(_KINDS):
+        raise FileFormatError(f"{path / RECORD} is not the record of a run; choose another folder.")
+    for name in dict.fromkeys([*needs, *_KINDS]):
+        value: Any = record.get(name)
+        good = isinstance(value, _KINDS[name]) and not isinstance(value, bool)
+        if name == "wall_seconds":
+            good = good and 0 <= value < 1e12
+        if name == "outputs":
+            good = good and all(isinstance(item, str) and _is_plain(item) for item in value)
+        if not good and (name in record or name in needs):
+            came = json.dumps(value)[:60] if name in record else "missing"
             raise FileFormatError(
-                f"{path / RECORD} is damaged: {name} is {json.dumps(value)[:60]}; choose another --out, or remove the file."
+                f"{path / RECORD} is damaged: {name} is {came}; choose another --out, or remove the file."
             )
     return record
+
+
+def missing_outputs(path: Path, record: dict[str, Any]) -> list[str]:
+    """The files that a run's record promises and its folder does not hold."""
+    return [name for name in record.get("outputs", []) if not (path / name).is_file()]
 
 
 def _is_plain(name: str) -> bool:
@@ -374,10 +424,7 @@ def _is_plain(name: str) -> bool:
 
 def _listed(path: Path) -> set[str]:
     """The names on a run's list. A line that is no plain name was not written by us, and is left out."""
-    try:
-        lines = (path / OWN_FILES).read_text(errors="replace").split("\n")
-    except FileNotFoundError:
+    if not (path / OWN_FILES).exists():
         return set()
-    except OSError as error:
-        raise explain_os_error(error, path / OWN_FILES) from error
+    lines = read_bytes(path / OWN_FILES, what="a run's list of its files").decode(errors="replace").split("\n")
     return {line for line in lines if _is_plain(line) and line not in (LOCK, OWN_FILES)}

@@ -153,7 +153,9 @@ def _run(arguments: list[str]) -> int:
             raise
         from bpc.files import explain_os_error
 
-        print(f"error: {explain_os_error(error, error.filename or 'the output')}", file=sys.stderr)
+        print(
+            f"error: {explain_os_error(error, error.filename or 'the output', doing='read or write')}", file=sys.stderr
+        )
         _forget_output()
         return 2
     except TimeIsUp:

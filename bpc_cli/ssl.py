@@ -155,13 +155,13 @@ class SslCompare:
 
 def settings_from(args: SslTrain) -> SslSettings:
     """The settings that flags of ``ssl train`` mean."""
+    from bpc.data import default_settings
     from bpc.ebm.model import EBMConfig
     from bpc.ebm.presets import SSL_PRESETS
     from bpc.ebm.train import SETTINGS, AugmentConfig, LearnConfig
     from evaluation.ssl.jobs import SslSettings
 
-    large = args.dataset in ("svhn", "cifar10", "cifar100")
-    name = args.preset or ("digits" if args.dataset == "digits" else "pooladzandi2022" if large else "mnist")
+    name = args.preset or default_settings(args.dataset).ssl_preset
     if name not in SSL_PRESETS:
         raise unknown_name("preset", name, SSL_PRESETS)
     if args.setting not in SETTINGS:

@@ -179,13 +179,12 @@ class VaeCompare:
     title: Annotated[str, flag("The table's title.", "TEXT")] = "VAEs by their priors"
 
 
-# components where the papers use another number than 500, or where there are fewer images
-COMPONENTS = {"omniglot": 1000, "celeba": 240, "digits": 100}
 PRESETS = ("ai2021", "tomczak2018")
 
 
 def settings_from(args: VaeTrain) -> VaeSettings:
     """The settings that flags of ``vae train`` mean."""
+    from bpc.data import default_settings
     from bpc.vae.models import ModelConfig
     from bpc.vae.priors import PriorConfig
     from bpc.vae.train import TrainConfig
@@ -193,8 +192,9 @@ def settings_from(args: VaeTrain) -> VaeSettings:
 
     if args.preset not in PRESETS:
         raise unknown_name("preset", args.preset, PRESETS)
-    likelihood = args.likelihood or ("mse" if args.preset == "ai2021" else natural_likelihood(args.dataset))
-    components = COMPONENTS.get(args.dataset, 500) if args.components is None else args.components
+    usual = default_settings(args.dataset)
+    likelihood = args.likelihood or ("mse" if args.preset == "ai2021" else usual.likelihood)
+    components = usual.components if args.components is None else args.components
     warmup = min(100, args.epochs // 5) if args.warmup is None else args.warmup
     return VaeSettings(
         dataset=args.dataset,
@@ -215,12 +215,6 @@ def settings_from(args: VaeTrain) -> VaeSettings:
         train_images=args.train_images,
         seed=args.seed,
     )
-
-
-def natural_likelihood(dataset: str) -> str:
-    """What Tomczak and Welling (2018) model a dataset by: Bernoulli if it is binary or binarised, else discretised logistic."""
-    binary = ("mnist", "static_mnist", "omniglot", "caltech101_silhouettes", "digits")
-    return "bernoulli" if dataset in binary else "logistic"
 
 
 def run_train(args: VaeTrain) -> Path:

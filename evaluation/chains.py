@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bpc.drive import drive
-from bpc.errors import FileFormatError
-from bpc.files import load_tensors, save_tensors
+from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.samplers import state_from_tensors, state_to_tensors
 from bpc.seeding import ChainGenerators
 from evaluation.protocols import ChainPlan
@@ -74,12 +73,11 @@ def run_chains(
     state = plan.kernel.init(plan.init_scale * init.normal(num_params), init)
     done = 0
     if checkpoint is not None and checkpoint.exists():
-        tensors, metadata = load_tensors(checkpoint, what="a checkpoint of chains")
-        if metadata.get("config_hash") != config_hash:
-            raise FileFormatError(f"{checkpoint} is not of this run; use --no-resume to start over.")
-        done = int(metadata["iteration"])
-        state = state_from_tensors(state, {k[6:]: v for k, v in tensors.items() if k.startswith("state.")})
-        recorder.load({k[9:]: v for k, v in tensors.items() if k.startswith("recorder.")})
+        tensors, metadata = load_own_tensors(checkpoint, config_hash, what="a checkpoint of chains")
+        with own_content(checkpoint):
+            done = int(metadata["iteration"])
+            state = state_from_tensors(state, {k[6:]: v for k, v in tensors.items() if k.startswith("state.")})
+            recorder.load({k[9:]: v for k, v in tensors.items() if k.startswith("recorder.")})
 
     whole = True
 

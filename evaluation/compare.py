@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bpc.errors import DataError
-from bpc.files import read_json
+from bpc.runs import RECORD, read_run
 from evaluation.metrics import METRICS
 from evaluation.published import published_value
 from evaluation.rows import COLUMNS, read_rows
@@ -296,12 +296,8 @@ def _refuse_conflicts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _context(rows_file: Path) -> dict[str, Any]:
     """`augment` and `scale` of the run that a `rows.csv` belongs to; defaults without a `run.json`."""
-    source = rows_file.parent / "run.json"
-    run = read_json(source) if source.is_file() else {}
-    if not isinstance(run, dict):
-        raise DataError(f"{source} is not a run's description: expected a JSON object.")
-    config = run.get("config")
-    augment = run.get("augment", config.get("augment", False) if isinstance(config, dict) else False)
+    run = read_run(rows_file.parent, needs=()) if (rows_file.parent / RECORD).exists() else {}
+    augment = run.get("augment", run.get("config", {}).get("augment", False))
     scale = run.get("scale") or ""
     if isinstance(augment, str):  # the names of the augmentations
         augment = augment.lower() not in ("", "none", "false")

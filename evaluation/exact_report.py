@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpc.errors import FileFormatError
 from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import METHODS
@@ -34,6 +35,10 @@ def write_page(folder: Path, reference: Reference | None, *, title: str, inputs:
         inputs: what the run's predictives are of, test set first; needed with a reference.
     """
     found = _predictives(folder)
+    if not found:
+        raise FileFormatError(
+            f"{folder} has scores but no predictive-*.safetensors any more; start over with --no-resume."
+        )
     labels = next(iter(found.values()))[0]["labels"]
     truth: list[dict[str, Tensor]] = []
     if reference is not None:

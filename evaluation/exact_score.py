@@ -84,7 +84,7 @@ def score_coresets(
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
-    with RowWriter(run.file("rows.csv")):  # opening it mends a torn last line
+    with RowWriter(run.file("rows.csv", promised=True)):  # opening it mends a torn last line
         pass
     done = written_seeds(run, cell)
     if done.issuperset(seeds):

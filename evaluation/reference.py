@@ -24,7 +24,7 @@ from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import ControlVariates, Posterior
 from bpc.progress import duration, progress, say
-from bpc.runs import Run, config_hash, read_run
+from bpc.runs import Run, config_hash, missing_outputs, read_run
 from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
@@ -155,7 +155,8 @@ def make_reference(
     config = reference_record(network, dataset, settings)
     if (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
-        if record["status"] == "done" and record["config_hash"] == expected:  # several may read it at once
+        done = record["status"] == "done" and not missing_outputs(path, record)
+        if done and record["config_hash"] == expected:  # several may read it at once
             return Reference(path, network, dataset, settings, expected)
     with Run(path, "reference", config, device, seed=0) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
@@ -167,11 +168,12 @@ def make_reference(
             prior_std=settings.prior_std,
             points_at_once=pairs_at_once(network, device, memory_budget),
         )
-        rows_path = run.file("rows.csv")
+        rows_path = run.file("rows.csv", promised=True)
         with RowWriter(rows_path):  # opening it mends a torn last line
             pass
         rows = read_rows(rows_path)
-        done = {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
+        weights = {seed: run.file(f"weights-{seed}.safetensors", promised=True) for seed in REFERENCE_SEEDS}
+        done = {s for s in rows.loc[rows["metric"] == "mixed", "seed"] if s in weights and weights[s].is_file()}
         left = [seed for seed in REFERENCE_SEEDS if seed not in done]
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
@@ -198,9 +200,7 @@ def make_reference(
                     config_hash=run.hash,
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
-                    save_tensors(
-                        run.file(f"weights-{seed}.safetensors"), {"draws": result.draws}, {"config_hash": run.hash}
-                    )
+                    save_tensors(weights[seed], {"draws": result.draws}, {"config_hash": run.hash})
                     data = inference_data(result.traces, reference.cell, run, network, dataset, seed)
                     save_inference(data, run, reference.cell, seed)
                     found = diagnose(data)

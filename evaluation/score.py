@@ -48,7 +48,7 @@ def score(
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
-    rows_path = run.file("rows.csv")
+    rows_path = run.file("rows.csv", promised=True)
     metrics = [*SCORED, *shifted_metrics(extra)]
     cell = {
         "method": first.method,

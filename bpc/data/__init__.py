@@ -3,8 +3,8 @@
 from bpc.data.cifar import CORRUPTIONS, EXTRA_CORRUPTIONS, CorruptedCifar10
 from bpc.data.corrupted import GeneratedCorruptions, load_corrupted
 from bpc.data.corruptions import corrupt
-from bpc.data.dataset import Dataset, Split, normalise
-from bpc.data.defaults import DefaultSettings, default_settings
+from bpc.data.dataset import Dataset, ImageParts, Split, normalise
+from bpc.data.records import DATASETS, UNLABELLED, DatasetRecord, DefaultSettings, UnlabelledRecord, default_settings
 from bpc.data.registry import (
     DatasetStatus,
     dataset_names,
@@ -14,18 +14,21 @@ from bpc.data.registry import (
     load_unlabelled,
     unlabelled_names,
 )
-from bpc.data.unlabelled import ImageParts
 
 __all__ = [
     "CORRUPTIONS",
+    "DATASETS",
     "EXTRA_CORRUPTIONS",
+    "UNLABELLED",
     "CorruptedCifar10",
     "Dataset",
+    "DatasetRecord",
     "DatasetStatus",
     "DefaultSettings",
     "GeneratedCorruptions",
     "ImageParts",
     "Split",
+    "UnlabelledRecord",
     "corrupt",
     "dataset_names",
     "default_settings",

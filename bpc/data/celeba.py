@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpc.data.dataset import ImageParts
 from bpc.data.folders import decode_images
+from bpc.data.records import UNLABELLED, DefaultSettings, UnlabelledRecord
 from bpc.data.sources import Source, bad_file, reading
-from bpc.data.unlabelled import ImageParts
 
 __all__ = ["CELEBA", "load_celeba"]
 
@@ -87,3 +88,14 @@ def _decode(folder: Path, names: list[str], cap: int, part: str) -> Tensor:
     return torch.from_numpy(
         decode_images(files, channels=3, size=(SIDE, SIDE), crop=CROP, what=f"Decoding CelebA, {part}")
     )
+
+
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="celeba",
+        source=CELEBA,
+        read=lambda folder, generator, limit: load_celeba(folder, limit),
+        defaults=DefaultSettings(components=240),
+        published={"ai2021": "CelebA"},
+    )
+)

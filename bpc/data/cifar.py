@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from bpc.data.dataset import Dataset, Split
+from bpc.data.records import DATASETS, DatasetRecord, DefaultSettings
 from bpc.data.sources import RESTORE, RemoteFile, Source, bad_file, reading
 from bpc.errors import DataError, unknown_name
 
@@ -277,3 +278,23 @@ def open_array(path: Path) -> npt.NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise bad_file(path, "an .npz archive", "a single .npy array")
     return array
+
+
+DATASETS.register(
+    DatasetRecord(
+        name="cifar10",
+        read=load_cifar10,
+        source=CIFAR10,
+        defaults=DefaultSettings(ssl_preset="pooladzandi2022"),
+        published={"kim2022": "CIFAR10", "ai2021": "CIFAR10"},
+    )
+)
+DATASETS.register(
+    DatasetRecord(
+        name="cifar100",
+        read=load_cifar100,
+        source=CIFAR100,
+        defaults=DefaultSettings(ssl_preset="pooladzandi2022"),
+        published={"kim2022": "CIFAR100"},
+    )
+)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpc.errors import DataError
 
-__all__ = ["Dataset", "Split", "normalise"]
+__all__ = ["Dataset", "ImageParts", "Split", "normalise"]
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -135,3 +136,11 @@ class Dataset:
             kept.append(members[cut:])
         test_index, train_index = torch.cat(held).sort().values, torch.cat(kept).sort().values
         return dataclasses.replace(self, train=self.train.take(train_index), test=self.train.take(test_index))
+
+
+class ImageParts(NamedTuple):
+    """Images (n, c, h, w), uint8 or float32 in [0, 1], of the training, validation and test split."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from bpc.data.dataset import Dataset, Split
+from bpc.data.records import DATASETS, DatasetRecord, DefaultSettings
 from bpc.data.splits import channel_statistics, share_out, stratified_split
 
 __all__ = ["load_digits"]
@@ -35,3 +36,26 @@ def load_digits() -> Dataset:
         std=std,
         class_names=tuple(str(y) for y in range(10)),
     )
+
+
+DATASETS.register(
+    DatasetRecord(
+        name="digits",
+        read=load_digits,
+        source=None,
+        defaults=DefaultSettings(
+            width=32,
+            depth=2,
+            augment="none",
+            sampler_augment="crop_scale_rotate",
+            expert_lr=0.05,
+            expert_batch=64,
+            epochs=6,
+            num_experts=10,
+            preset="digits",
+            ssl_preset="digits",
+            components=100,
+            likelihood="bernoulli",
+        ),
+    )
+)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from bpc.data.dataset import Dataset, Split
+from bpc.data.records import DATASETS, DatasetRecord, DefaultSettings
 from bpc.data.sources import RemoteFile, Source, bad_file, cache_folder, reading
 from bpc.data.splits import Int64Array, UInt8Array
 from bpc.errors import DataError, FileFormatError, StorageError
@@ -271,3 +272,14 @@ def _decode_cached(folder: Path, files: dict[str, list[Path]]) -> dict[str, torc
     except StorageError as error:  # the images are at hand: a full cache only makes the next load slow
         logger.warning("The decoded images are not kept for the next time: %s", error)
     return images
+
+
+DATASETS.register(
+    DatasetRecord(
+        name="imagenette",
+        read=load_imagenette,
+        source=IMAGENETTE,
+        defaults=DefaultSettings(depth=5),
+        published={"kim2022": "ImageNette"},
+    )
+)

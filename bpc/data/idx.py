@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bpc.data.dataset import Dataset, Split
+from bpc.data.records import DATASETS, DatasetRecord, DefaultSettings
 from bpc.data.sources import RemoteFile, Source, bad_file, reading
 from bpc.data.splits import Int64Array, UInt8Array
 
@@ -164,3 +165,22 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8Array:
         )
     # A copy, because torch wants to own memory that it may write to.
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape).copy()
+
+
+DATASETS.register(
+    DatasetRecord(
+        name="mnist",
+        read=load_mnist,
+        source=MNIST,
+        defaults=DefaultSettings(likelihood="bernoulli"),
+        published={"ai2021": "Dynamic MNIST", "tomczak2018": "dynamic MNIST"},
+    )
+)
+DATASETS.register(
+    DatasetRecord(
+        name="fashion_mnist",
+        read=load_fashion_mnist,
+        source=FASHION_MNIST,
+        published={"ai2021": "Fashion MNIST"},
+    )
+)

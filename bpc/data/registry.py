@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from bpc.data.celeba import CELEBA, load_celeba
-from bpc.data.cifar import CIFAR10, CIFAR10C, CIFAR100, CorruptedCifar10, load_cifar10, load_cifar100
-from bpc.data.dataset import Dataset
-from bpc.data.digits import load_digits
+from bpc.data import celeba, digits, folders, idx, svhn, unlabelled  # noqa: F401  they register their datasets
+from bpc.data.cifar import CIFAR10C, CorruptedCifar10
+from bpc.data.dataset import Dataset, ImageParts
 from bpc.data.download import DownloadError, install
-from bpc.data.folders import IMAGENETTE, load_imagenette
-from bpc.data.idx import FASHION_MNIST, MNIST, load_fashion_mnist, load_mnist
 from bpc.data.own import load_own, own_path
+from bpc.data.records import DATASETS, UNLABELLED
 from bpc.data.sources import Source, find_archive, find_folder, resolve_root, search_places
-from bpc.data.svhn import SVHN, load_svhn
-from bpc.data.unlabelled import (
-    CALTECH101_SILHOUETTES,
-    FREY_FACES,
-    HISTOPATHOLOGY,
-    OMNIGLOT,
-    STATIC_MNIST,
-    ImageParts,
-    load_caltech101_silhouettes,
-    load_frey_faces,
-    load_histopathology,
-    load_omniglot,
-    load_static_mnist,
-)
 from bpc.errors import ConfigError, DataError, StorageError, unknown_name
 from bpc.seeding import make_generator
 
@@ -45,31 +27,6 @@ __all__ = [
     "unlabelled_names",
 ]
 
-_IN_FILES: dict[str, tuple[Source, Callable[[Path], Dataset]]] = {
-    source.name: (source, read)
-    for source, read in (
-        (CIFAR10, load_cifar10),
-        (CIFAR100, load_cifar100),
-        (MNIST, load_mnist),
-        (FASHION_MNIST, load_fashion_mnist),
-        (IMAGENETTE, load_imagenette),
-        (SVHN, load_svhn),
-    )
-}
-
-# Images for density estimation, each read with a generator for its random split and a limit of training images.
-_UNLABELLED: dict[str, tuple[Source, Callable[[Path, torch.Generator, int], ImageParts]]] = {
-    STATIC_MNIST.name: (STATIC_MNIST, lambda folder, generator, limit: load_static_mnist(folder)),
-    FREY_FACES.name: (FREY_FACES, lambda folder, generator, limit: load_frey_faces(folder, generator)),
-    OMNIGLOT.name: (OMNIGLOT, lambda folder, generator, limit: load_omniglot(folder, generator)),
-    CALTECH101_SILHOUETTES.name: (
-        CALTECH101_SILHOUETTES,
-        lambda folder, generator, limit: load_caltech101_silhouettes(folder),
-    ),
-    HISTOPATHOLOGY.name: (HISTOPATHOLOGY, lambda folder, generator, limit: load_histopathology(folder)),
-    CELEBA.name: (CELEBA, lambda folder, generator, limit: load_celeba(folder, limit)),
-}
-
 
 class DatasetStatus(NamedTuple):
     """Whether a dataset's files are at hand, and where they are or could come from."""
@@ -81,12 +38,12 @@ class DatasetStatus(NamedTuple):
 
 def dataset_names() -> tuple[str, ...]:
     """The names that `load_dataset` knows; it also takes a path to own data."""
-    return ("digits", *_IN_FILES)
+    return DATASETS.names()
 
 
 def unlabelled_names() -> tuple[str, ...]:
     """The names that `load_unlabelled` knows."""
-    return tuple(_UNLABELLED)
+    return UNLABELLED.names()
 
 
 def load_dataset(
@@ -119,12 +76,11 @@ def load_dataset(
     """
     if not 0 <= validation_fraction < 1:
         raise ConfigError(f"The validation fraction is {validation_fraction}; expected 0 (none) or more, below 1.")
-    if name == "digits":
-        dataset = load_digits()
-    elif name in _IN_FILES:
-        source, read = _IN_FILES[name]
-        dataset = read(_locate(source, data_root, download=download))
-    elif name in _UNLABELLED:
+    if name in DATASETS:
+        record = DATASETS.get(name)
+        folder = () if record.source is None else (_locate(record.source, data_root, download=download),)
+        dataset = record.read(*folder)
+    elif name in UNLABELLED:
         raise ConfigError(
             f"Dataset {name} has no labels: it is for `run.py vae`. Choose from {', '.join(dataset_names())}."
         )
@@ -158,13 +114,11 @@ def load_unlabelled(
         ConfigError: an unknown name, or a negative limit.
         DataError: the files are missing and cannot be downloaded, or are truncated or corrupt.
     """
-    if name not in _UNLABELLED:
-        raise unknown_name("dataset", name, unlabelled_names())
+    record = UNLABELLED.get(name)
     if limit < 0:
         raise ConfigError(f"The limit of training images is {limit}; expected 0 (all) or more.")
-    source, read = _UNLABELLED[name]
     generator = make_generator("cpu", seed, "split", name)
-    return read(_locate(source, data_root, download=download), generator, limit)
+    return record.read(_locate(record.source, data_root, download=download), generator, limit)
 
 
 def load_cifar10c(
@@ -186,9 +140,15 @@ def load_cifar10c(
 
 def describe_datasets(data_root: Path | None = None) -> list[DatasetStatus]:
     """What is at hand: a row for each dataset, CIFAR-10-C and each of `unlabelled_names()`. Reads no file."""
-    rows = [DatasetStatus("digits", True, "comes with scikit-learn")]
-    labelled, unlabelled = ([source for source, _ in group.values()] for group in (_IN_FILES, _UNLABELLED))
-    for source in (*labelled, CIFAR10C, *unlabelled):
+    rows = []
+    for name, source in (
+        *((r.name, r.source) for r in DATASETS),
+        (CIFAR10C.name, CIFAR10C),
+        *((r.name, r.source) for r in UNLABELLED),
+    ):
+        if source is None:
+            rows.append(DatasetStatus(name, True, "needs no file"))
+            continue
         size = f"{source.megabytes:,} MB" if source.megabytes else "small"
         folder = find_folder(source, data_root)
         archive = find_archive(source, data_root)

@@ -9,6 +9,7 @@ import torch
 
 from bpc.data.dataset import Dataset, Split
 from bpc.data.mat import read_mat
+from bpc.data.records import DATASETS, DatasetRecord, DefaultSettings
 from bpc.data.sources import RemoteFile, Source, bad_file
 
 __all__ = ["SVHN", "load_svhn"]
@@ -59,3 +60,13 @@ def _read(path: Path) -> Split:
         raise bad_file(path, f"labels from {labels.min()} to {labels.max()}", "labels 1 to 10, where 10 is the digit 0")
     pixels = np.ascontiguousarray(images.transpose(3, 2, 0, 1))
     return Split(images=torch.from_numpy(pixels), labels=torch.from_numpy(labels % 10))
+
+
+DATASETS.register(
+    DatasetRecord(
+        name="svhn",
+        read=load_svhn,
+        source=SVHN,
+        defaults=DefaultSettings(ssl_preset="pooladzandi2022"),
+    )
+)

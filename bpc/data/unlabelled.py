@@ -6,7 +6,7 @@ Sizes of the splits: Tomczak and Welling 2018, supplementary material.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from bpc.data.cifar import open_array
+from bpc.data.dataset import ImageParts
 from bpc.data.mat import read_mat
 from bpc.data.own import read_arrays
+from bpc.data.records import UNLABELLED, DefaultSettings, UnlabelledRecord
 from bpc.data.sources import RemoteFile, Source, bad_file, reading
 
 __all__ = [
@@ -24,7 +26,6 @@ __all__ = [
     "HISTOPATHOLOGY",
     "OMNIGLOT",
     "STATIC_MNIST",
-    "ImageParts",
     "load_caltech101_silhouettes",
     "load_frey_faces",
     "load_histopathology",
@@ -118,14 +119,6 @@ HISTOPATHOLOGY = Source(
         "get histopathology.pkl.tar.gz from https://github.com/jmtomczak/vae_householder_flow, folder datasets, and unpack it"
     ),
 )
-
-
-class ImageParts(NamedTuple):
-    """Images (n, c, h, w), uint8 or float32 in [0, 1], of the training, validation and test split."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
 
 
 def load_static_mnist(folder: Path) -> ImageParts:
@@ -277,3 +270,49 @@ def _checked(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.f
     if not (low >= 0 and high <= 1):
         raise bad_file(path, f"{name} holds values from {low:g} to {high:g}", "finite numbers in [0, 1]")
     return array.astype(np.float32)
+
+
+_BINARY = DefaultSettings(likelihood="bernoulli")
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="static_mnist",
+        source=STATIC_MNIST,
+        read=lambda folder, generator, limit: load_static_mnist(folder),
+        defaults=_BINARY,
+        published={"tomczak2018": "static MNIST"},
+    )
+)
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="frey_faces",
+        source=FREY_FACES,
+        read=lambda folder, generator, limit: load_frey_faces(folder, generator),
+        published={"tomczak2018": "Frey Faces"},
+    )
+)
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="omniglot",
+        source=OMNIGLOT,
+        read=lambda folder, generator, limit: load_omniglot(folder, generator),
+        defaults=DefaultSettings(likelihood="bernoulli", components=1000),
+        published={"tomczak2018": "OMNIGLOT"},
+    )
+)
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="caltech101_silhouettes",
+        source=CALTECH101_SILHOUETTES,
+        read=lambda folder, generator, limit: load_caltech101_silhouettes(folder),
+        defaults=_BINARY,
+        published={"tomczak2018": "Caltech 101 Silhouettes"},
+    )
+)
+UNLABELLED.register(
+    UnlabelledRecord(
+        name="histopathology",
+        source=HISTOPATHOLOGY,
+        read=lambda folder, generator, limit: load_histopathology(folder),
+        published={"tomczak2018": "Histopathology"},
+    )
+)

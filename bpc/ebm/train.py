@@ -21,7 +21,7 @@ from bpc.ebm.data import SemiSupervised, batch_of, pixels
 from bpc.ebm.model import LatentEBM, sample_prior
 from bpc.ebm.synthesis import Synthetic, gradients_of, pseudo_label, synthesise
 from bpc.errors import ConfigError, DataError, NumericalError, unknown_name
-from bpc.files import load_own_tensors, save_tensors
+from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.optim import adam_parameters, adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.selection import adacore, craig, random_fraction
@@ -202,15 +202,16 @@ def load_state(state: State, path: Path, config_hash: str) -> None:
     Raises:
         FileFormatError: it belongs to another configuration, or is no checkpoint.
     """
-    tensors, meta = load_own_tensors(path, config_hash)
+    tensors, meta = load_own_tensors(path, config_hash, what="a checkpoint of training")
     device = next(state.model.parameters()).device
-    state.model.load_state_dict({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("model.")})
-    for name, adam in state.optimisers.items():
-        load_adam(adam, tensors, f"adam.{name}")
-    state.iteration = int(meta["iteration"])
-    if "candidates" in meta:
-        images, labels, weights = (tensors[f"aug.{k}"].to(device) for k in ("images", "labels", "weights"))
-        state.augmented = Augmented(Split(images=images, labels=labels), weights, int(meta["candidates"]))
+    with own_content(path):
+        state.model.load_state_dict({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("model.")})
+        for name, adam in state.optimisers.items():
+            load_adam(adam, tensors, f"adam.{name}")
+        state.iteration = int(meta["iteration"])
+        if "candidates" in meta:
+            images, labels, weights = (tensors[f"aug.{k}"].to(device) for k in ("images", "labels", "weights"))
+            state.augmented = Augmented(Split(images=images, labels=labels), weights, int(meta["candidates"]))
 
 
 def build_pool(state: State, config: LearnConfig, augment_config: AugmentConfig, seed: int) -> tuple[Synthetic, int]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bpc.errors import ConfigError, NumericalError
-from bpc.files import load_own_tensors, save_tensors
+from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.optim import adam_tensors, load_adam
 from bpc.seeding import make_generator
 from bpc.vae.bound import elbo
@@ -150,14 +150,15 @@ def load_state(state: TrainState, path: Path, config_hash: str) -> None:
     Raises:
         FileFormatError: it belongs to another configuration, or is no checkpoint.
     """
-    tensors, meta = load_own_tensors(path, config_hash)
+    tensors, meta = load_own_tensors(path, config_hash, what="a checkpoint of training")
     device = next(state.model.parameters()).device
-    tensors = {k: v.to(device) for k, v in tensors.items()}
-    state.restore({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
-    state.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
-    state.optimiser.load(tensors)
-    state.epoch, state.best_epoch = int(meta["epoch"]), int(meta["best_epoch"])
-    state.best_elbo = float(meta["best_elbo"])
+    with own_content(path):
+        tensors = {k: v.to(device) for k, v in tensors.items()}
+        state.restore({k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
+        state.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+        state.optimiser.load(tensors)
+        state.epoch, state.best_epoch = int(meta["epoch"]), int(meta["best_epoch"])
+        state.best_elbo = float(meta["best_elbo"])
 
 
 @torch.no_grad()

@@ -27,9 +27,9 @@ from bpc.ebm.train import (
     save_state,
 )
 from bpc.errors import ConfigError, FileFormatError
-from bpc.files import load_own_tensors, read_json, save_tensors
+from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.progress import duration, progress, say
-from bpc.runs import Run, device_name, own_file
+from bpc.runs import Run, device_name, own_file, read_run
 from bpc.seeding import make_generator
 from evaluation.metrics import compute, empty_sums, update
 from evaluation.rows import Row, RowWriter, metrics_of
@@ -149,9 +149,10 @@ def _pool(settings: SslSettings, state: State, path: Path, hash_: str) -> tuple[
         )
         save_tensors(path, pool._asdict(), {"config_hash": hash_, **{k: str(v) for k, v in counts.items()}})
         return pool, counts
-    tensors, meta = load_own_tensors(path, hash_)
-    counts = {k: int(meta[k]) for k in ("generated", "agreed", "kept", "kept_agreed")}
-    return Synthetic(*(tensors[name].to(device) for name in Synthetic._fields)), counts
+    tensors, meta = load_own_tensors(path, hash_, what="this run's generated images")
+    with own_content(path):
+        counts = {k: int(meta[k]) for k in ("generated", "agreed", "kept", "kept_agreed")}
+        return Synthetic(*(tensors[name].to(device) for name in Synthetic._fields)), counts
 
 
 def train_job(
@@ -172,7 +173,7 @@ def train_job(
             say(f"{out} holds this model already, trained.")
             return out
         data, state = _load(settings, data_root, device)
-        checkpoint, pool_path = run.file(CHECKPOINT), run.file(POOL)
+        checkpoint, pool_path = run.file(CHECKPOINT, promised=True), run.file(POOL)
         pool: Synthetic | None = None
         counts: dict[str, int] = {}
         if not checkpoint.exists():
@@ -208,12 +209,13 @@ def open_trained(
         FileFormatError: not such a folder.
         ConfigError: training has not finished.
     """
-    record = read_json(path / "run.json") if (path / "run.json").exists() else {}
+    record = read_run(path) if (path / "run.json").exists() else {}
     if record.get("job") != "ssl":
         raise FileFormatError(f"{path} is not the folder of a model of run.py ssl train; make one with --out {path}.")
     if record.get("status") != "done":
         raise ConfigError(f"The model in {path} is not trained to its end yet; run its ssl train command again.")
-    settings = SslSettings.from_record(record["config"])
+    with own_content(path / "run.json"):
+        settings = SslSettings.from_record(record["config"])
     data, state = _load(settings, data_root, device)
     load_state(state, path / CHECKPOINT, record["config_hash"])
     state.model.eval()

@@ -10,7 +10,8 @@ import pandas as pd
 
 from bpc.ebm.train import SETTINGS
 from bpc.errors import DataError
-from bpc.files import read_json, write_atomic
+from bpc.files import own_content, write_atomic
+from bpc.runs import read_run
 from evaluation.rows import read_rows
 from evaluation.ssl.pictures import plot_accuracy
 from evaluation.variants import differences
@@ -39,18 +40,19 @@ def published() -> pd.DataFrame:
 def _load(paths: Sequence[Path]) -> pd.DataFrame:
     frames = []
     for folder in dict.fromkeys(p.parent for path in paths for p in sorted(path.rglob("rows.csv"))):
-        record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+        record = read_run(folder, needs=()) if (folder / "run.json").exists() else {}
         if record.get("job") != "ssl":
             continue
-        config = record["config"]
-        augment = config["augment"]
-        phase = {k: v for part in ("learn", "model") for k, v in config.get(part, {}).items()}
+        config = record.get("config", {})
+        with own_content(folder / "run.json"):
+            augment, samples, labelled = config["augment"], config["augment"]["samples"], config["labelled"]
+            phase = {k: v for part in ("learn", "model") for k, v in config.get(part, {}).items()}
         phase |= {k: config.get(k) for k in ("unlabelled", "validation_fraction")}
         counts = {k: record.get(k) for k in ("generated", "agreed", "kept", "kept_agreed")}
         frames.append(
             read_rows(folder / "rows.csv").assign(
-                samples=augment["samples"],
-                labelled=config["labelled"],
+                samples=samples,
+                labelled=labelled,
                 scale=record.get("scale", ""),
                 **{f"phase.{k}": v for k, v in phase.items()},
                 **{f"augment.{k}": v for k, v in augment.items() if k not in ("setting", "samples")},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 
 from bpc.drive import drive
 from bpc.errors import ConfigError, FileFormatError
-from bpc.files import load_tensors, read_json, save_tensors
+from bpc.files import load_own_tensors, own_content, read_json, save_tensors, write_json
 from bpc.progress import duration, progress, say
-from bpc.runs import Run, device_name, own_file
+from bpc.runs import Run, device_name, own_file, read_run
 from bpc.seeding import make_generator
 from bpc.vae.data import ImageData, load_images, present
 from bpc.vae.likelihoods import make_likelihood
@@ -136,7 +135,9 @@ def train_job(
                 whole=lambda: False,  # an epoch changes the model in place
             )
         save()
-        save_tensors(run.file(BEST), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)})
+        save_tensors(
+            run.file(BEST, promised=True), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)}
+        )
         log = pd.read_json(out / "log.jsonl", lines=True)
         plot_curves({settings.prior.name: log}, run.file("learning.png"), title=f"{settings.model.name} on {data.name}")
         run.record(
@@ -152,25 +153,27 @@ def open_trained(path: Path, *, data_root: Path | None, device: torch.device) ->
     Raises:
         FileFormatError: not such a folder, or training has not finished.
     """
-    record = read_json(path / "run.json") if (path / "run.json").exists() else {}
+    record = read_run(path) if (path / "run.json").exists() else {}
     if record.get("job") != "vae":
         raise FileFormatError(
             f"{path} is not the folder of a trained VAE; make one with run.py vae train --out {path}."
         )
     if not (path / BEST).exists():
         raise ConfigError(f"The model in {path} is not trained to its end yet; run its vae train command again.")
-    settings = VaeSettings.from_record(record["config"])
+    with own_content(path / "run.json"):
+        settings = VaeSettings.from_record(record["config"])
     data, model, prior = _assemble(settings, data_root, device)
-    tensors, _ = load_tensors(path / BEST)
-    for prefix, module in (("model.", model), ("prior.", prior)):
-        module.load_state_dict({k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
-        module.eval()
+    tensors, _ = load_own_tensors(path / BEST, record["config_hash"], what="a trained VAE")
+    with own_content(path / BEST):
+        for prefix, module in (("model.", model), ("prior.", prior)):
+            module.load_state_dict({k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
+            module.eval()
     return Trained(settings, data, model, prior, path)
 
 
 def _write_rows(trained: Trained, metrics: dict[str, float], seconds: float, protocol: str) -> None:
     """Append scores to rows.csv, but for those a call that was killed has left there."""
-    record, path = read_json(trained.path / "run.json"), own_file(trained.path, "rows.csv")
+    record, path = read_run(trained.path), own_file(trained.path, "rows.csv")
     there = metrics_of(path, protocol)
     with RowWriter(path) as writer:
         for metric, value in [(m, v) for m, v in metrics.items() if m not in there]:
@@ -310,7 +313,11 @@ def augment_job(
     """Test error of the augmented classifier for each lambda, into rows.csv (`test_error@<lambda>`) and augmentation.json."""
     trained = open_trained(path, data_root=data_root, device=device)
     file = own_file(path, f"augmentation-{way}.json")
-    known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    known: dict[str, float] = read_json(file) if file.exists() else {}
+    if not isinstance(known, dict) or not all(isinstance(value, float) for value in known.values()):
+        raise FileFormatError(
+            f"{file} is damaged: expected a test error for each setting. Remove it, and they are computed again."
+        )
     settings = f"epochs {epochs}, lr {lr:g}, batch {batch_size}"
     missing = [w for w in weights if f"{w:g}, {settings}" not in known]
     with progress(f"Classifiers on real and generated images ({way})", len(missing) * epochs) as report:
@@ -319,7 +326,7 @@ def augment_job(
             lr=lr, batch_size=batch_size, seed=trained.settings.seed, report=lambda done: report.update(done, ""),
         ):  # fmt: skip
             known[f"{result.weight:g}, {settings}"] = result.test_error
-            file.write_text(json.dumps(known, indent=1))
+            write_json(file, known)
             _write_rows(
                 trained, {f"test_error@{result.weight:g}": result.test_error}, float("nan"), f"augment-{way}-e{epochs}"
             )

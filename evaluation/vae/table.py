@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from bpc.errors import DataError
-from bpc.files import load_tensors, read_json, write_atomic
+from bpc.files import load_tensors, own_content, write_atomic
+from bpc.runs import read_run
 from evaluation.rows import read_rows
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn
 from evaluation.variants import differences
@@ -76,7 +77,7 @@ def published_error(dataset: str, prior: str, way: str) -> float | None:
 
 def _folders(paths: Sequence[Path]) -> list[Path]:
     found = dict.fromkeys(p.parent for path in paths for p in sorted([*path.rglob("rows.csv"), *path.glob("rows.csv")]))
-    folders = [f for f in found if (f / "run.json").exists() and read_json(f / "run.json").get("job") == "vae"]
+    folders = [f for f in found if (f / "run.json").exists() and read_run(f, needs=()).get("job") == "vae"]
     if not folders:
         raise DataError(f"No scored VAE in {', '.join(map(str, paths))}; run.py vae evaluate writes the scores.")
     return folders
@@ -104,11 +105,13 @@ COLUMNS = (
 def _scores(folder: Path, record: dict[str, Any]) -> pd.DataFrame:
     """A model's rows beside its settings."""
     config = record["config"]
-    settings = {k: v for part in ("model", "prior", "train") for k, v in config[part].items() if k != "name"}
-    settings |= {"train_images": config["train_images"]}
+    with own_content(folder / "run.json"):
+        settings = {k: v for part in ("model", "prior", "train") for k, v in config[part].items() if k != "name"}
+        settings |= {"train_images": config["train_images"]}
+        likelihood = str(config["likelihood"])
     return read_rows(folder / "rows.csv").assign(
         folder=str(folder),
-        likelihood=config["likelihood"],
+        likelihood=likelihood,
         epochs_done=record.get("epochs"),
         seconds_an_epoch=record.get("seconds_an_epoch"),
         **{f"setting.{k}": v for k, v in settings.items()},
@@ -118,7 +121,7 @@ def _scores(folder: Path, record: dict[str, Any]) -> pd.DataFrame:
 def compare(paths: Sequence[Path], out: Path, title: str) -> str:
     """Write ``comparison.md``, ``.csv`` and figures of all scored models below `paths`; returns the Markdown."""
     folders = _folders(paths)
-    records = {f: read_json(f / "run.json") for f in folders}
+    records = {f: read_run(f, needs=("config",)) for f in folders}
     rows = pd.concat([_scores(f, records[f]) for f in folders], ignore_index=True)
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"# {title}", ""]

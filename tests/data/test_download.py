@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bpc.data import describe_datasets, download, load_cifar10c, load_dataset, registry
-from bpc.data.cifar import CIFAR10, load_cifar10
+from bpc.data import DATASETS, describe_datasets, download, load_cifar10c, load_dataset, registry
+from bpc.data.cifar import CIFAR10
 from bpc.data.download import DownloadError, fetch, install, unpack
 from bpc.data.idx import MNIST
 from bpc.data.sources import RemoteFile, Source
@@ -60,7 +60,8 @@ def cifar_archive(path: Path, *, top: str = "cifar-10-batches-bin") -> str:
 def use(monkeypatch: pytest.MonkeyPatch, url: str, md5: str) -> Source:
     """Make cifar10 come from `url`."""
     source = dataclasses.replace(CIFAR10, remotes=(RemoteFile(url=url, md5=md5),))
-    monkeypatch.setitem(registry._IN_FILES, "cifar10", (source, load_cifar10))
+    record = dataclasses.replace(DATASETS.get("cifar10"), source=source)
+    monkeypatch.setitem(DATASETS._records, "cifar10", record)
     return source
 
 
@@ -114,7 +115,8 @@ def test_offline_message(name: str, tmp_path: Path, cache: Path, monkeypatch: py
     with pytest.raises(DataError) as caught:
         load_dataset(name, data_root=tmp_path)
     message = str(caught.value)
-    source = registry._IN_FILES[name][0]
+    source = DATASETS.get(name).source
+    assert source is not None
     for part in (
         f"Dataset {name} is missing",
         str(tmp_path / source.folders[0]),
