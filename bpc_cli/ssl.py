@@ -13,7 +13,7 @@ from bpc.errors import unknown_name
 from bpc_cli.flags import MOST_SEED, AtLeast, Between, PlaceFlags, Positive, Seed, flag
 
 if TYPE_CHECKING:
-    from evaluation.ssl.jobs import SslSettings
+    from bpc.ebm.job import SslSettings
 
 __all__ = ["EXAMPLES", "SSL_COMMANDS", "SslCompare", "SslEvaluate", "SslSynthesise", "SslTrain", "settings_from"]
 
@@ -156,10 +156,10 @@ class SslCompare:
 def settings_from(args: SslTrain) -> SslSettings:
     """The settings that flags of ``ssl train`` mean."""
     from bpc.data import default_settings
+    from bpc.ebm.job import SslSettings
     from bpc.ebm.model import EBMConfig
     from bpc.ebm.presets import SSL_PRESETS
     from bpc.ebm.train import SETTINGS, AugmentConfig, LearnConfig
-    from evaluation.ssl.jobs import SslSettings
 
     name = args.preset or default_settings(args.dataset).ssl_preset
     if name not in SSL_PRESETS:
@@ -192,8 +192,9 @@ def settings_from(args: SslTrain) -> SslSettings:
 
 def run_train(args: SslTrain) -> Path:
     """Both phases, then the scores; returns the model's folder."""
+    from bpc.ebm.job import train_job
     from bpc.runs import config_hash, default_out, resolve_device
-    from evaluation.ssl.jobs import train_job
+    from evaluation.ssl.jobs import draw_learning
 
     settings = settings_from(args)
     name = config_hash(settings.record())[:8]
@@ -208,6 +209,7 @@ def run_train(args: SslTrain) -> Path:
         data_root=args.data_root,
         device=resolve_device(args.device),
     )
+    draw_learning(out)
     run_evaluate(SslEvaluate(models=(out,), data_root=args.data_root, device=args.device))
     run_compare(SslCompare(runs=(out,), out=out / "tables", title=out.name))
     return out

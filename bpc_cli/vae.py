@@ -12,7 +12,7 @@ from bpc.errors import unknown_name
 from bpc_cli.flags import MOST_SEED, AtLeast, Between, PlaceFlags, Positive, Seed, flag
 
 if TYPE_CHECKING:
-    from evaluation.vae.jobs import VaeSettings
+    from bpc.vae.job import VaeSettings
 
 __all__ = [
     "EXAMPLES",
@@ -185,10 +185,10 @@ PRESETS = ("ai2021", "tomczak2018")
 def settings_from(args: VaeTrain) -> VaeSettings:
     """The settings that flags of ``vae train`` mean."""
     from bpc.data import default_settings
+    from bpc.vae.job import VaeSettings
     from bpc.vae.models import ModelConfig
     from bpc.vae.priors import PriorConfig
     from bpc.vae.train import TrainConfig
-    from evaluation.vae.jobs import VaeSettings
 
     if args.preset not in PRESETS:
         raise unknown_name("preset", args.preset, PRESETS)
@@ -220,7 +220,8 @@ def settings_from(args: VaeTrain) -> VaeSettings:
 def run_train(args: VaeTrain) -> Path:
     """Train, then score; returns the model's folder."""
     from bpc.runs import config_hash, default_out, resolve_device
-    from evaluation.vae.jobs import train_job
+    from bpc.vae.job import train_job
+    from evaluation.vae.jobs import draw_learning
 
     settings = settings_from(args)
     name = config_hash(settings.record())[:8]
@@ -233,7 +234,9 @@ def run_train(args: VaeTrain) -> Path:
         data_root=args.data_root,
         device=resolve_device(args.device),
     )
-    if args.evaluate:
+    if not args.evaluate:
+        draw_learning(out)
+    else:
         scores = VaeEvaluate(
             models=(out,),
             samples=args.samples,

@@ -134,3 +134,10 @@ def load_images(name: str, data_root: Path | None = None, seed: int = 0, *, limi
 
 def _split(images: Tensor, labels: Tensor) -> ImageSplit:
     return ImageSplit(images.float() / 255.0 if images.dtype == torch.uint8 else images, labels)
+
+
+def pick(split: ImageSplit, count: int) -> ImageSplit:
+    """`count` images evenly spaced over the split; all for 0."""
+    if count < 1 or count >= len(split):
+        return split
+    return split.take(torch.linspace(0, len(split) - 1, count).round().long().to(split.images.device))

@@ -1,174 +1,27 @@
-"""What `run.py vae ...` does: a folder for each model, resumable, with numbers, pictures and tables."""
+"""What becomes of a trained VAE: scores, pictures, samples, classifiers, all in its folder."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from bpc.drive import drive
-from bpc.errors import ConfigError, FileFormatError
-from bpc.files import load_own_tensors, own_content, read_json, save_tensors, write_json
-from bpc.progress import duration, progress, say
-from bpc.runs import Run, device_name, own_file, read_run
+from bpc.errors import FileFormatError
+from bpc.files import read_json, save_tensors, write_json
+from bpc.progress import progress, say
+from bpc.runs import device_name, own_file, read_run
 from bpc.seeding import make_generator
-from bpc.vae.data import ImageData, load_images, present
-from bpc.vae.likelihoods import make_likelihood
-from bpc.vae.models import LatentModel, ModelConfig, build_model
-from bpc.vae.priors import Prior, PriorConfig, build_prior
-from bpc.vae.train import EpochRecord, TrainConfig, load_state, new_state, save_state, train
+from bpc.vae.data import pick, present
+from bpc.vae.job import Trained, open_trained
 from evaluation.rows import Row, RowWriter, metrics_of
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
-from evaluation.vae.score import pick, score
+from evaluation.vae.score import score
 from evaluation.vae.tasks import augment, embed, interpolate, latents, samples_of
 
-__all__ = [
-    "Trained",
-    "VaeSettings",
-    "augment_job",
-    "evaluate_job",
-    "open_trained",
-    "sample_job",
-    "train_job",
-]
-
-CHECKPOINT, BEST = "checkpoint.safetensors", "model.safetensors"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VaeSettings:
-    """Everything a trained model depends on."""
-
-    dataset: str
-    model: ModelConfig
-    prior: PriorConfig
-    train: TrainConfig
-    likelihood: str
-    train_images: int
-    seed: int
-
-    def record(self) -> dict[str, Any]:
-        """JSON, for run.json and the hash."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> VaeSettings:
-        """The inverse of `record`."""
-        parts = {"model": ModelConfig, "prior": PriorConfig, "train": TrainConfig}
-        return cls(**{k: parts[k](**v) if k in parts else v for k, v in record.items()})
-
-
-@dataclasses.dataclass
-class Trained:
-    """A model and its prior with the data they were trained on."""
-
-    settings: VaeSettings
-    data: ImageData
-    model: LatentModel
-    prior: Prior
-    path: Path
-
-
-def _assemble(
-    settings: VaeSettings, data_root: Path | None, device: torch.device
-) -> tuple[ImageData, LatentModel, Prior]:
-    data = load_images(settings.dataset, data_root=data_root, seed=settings.seed)
-    if settings.train_images:
-        data = dataclasses.replace(data, train=pick(data.train, settings.train_images))
-    data = data.to(device)
-    likelihood = make_likelihood(settings.likelihood)
-    start = make_generator("cpu", settings.seed, "vae", "init")
-    model = build_model(settings.model, data.image_shape, likelihood, start).to(device)
-    prior = build_prior(settings.prior, settings.model.latent, data.train.images, start)
-    return data, model, prior
-
-
-def train_job(
-    settings: VaeSettings,
-    out: Path,
-    *,
-    data_root: Path | None,
-    device: torch.device,
-    resume: bool,
-    checkpoint_seconds: float,
-) -> Path:
-    """Train one model in `out`; goes on from its checkpoint."""
-    scale = f"{device_name(device)}; at most {settings.train.epochs} epochs"
-    if settings.train_images:
-        scale += f"; {settings.train_images:,} training images"
-    with Run(out, "vae", settings.record(), device, seed=settings.seed, resume=resume, scale=scale) as run:
-        if run.done:
-            say(f"{out} holds this model already, trained.")
-            return out
-        data, model, prior = _assemble(settings, data_root, device)
-        state = new_state(model, prior, settings.train)
-        checkpoint = run.file(CHECKPOINT)
-        if checkpoint.exists():
-            load_state(state, checkpoint, run.hash)
-            say(f"Going on from epoch {state.epoch}.")
-        run.trim_log("epoch", state.epoch)
-        count = sum(p.numel() for p in [*model.parameters(), *prior.parameters()])
-        say(
-            f"Training {settings.model.name} with the {settings.prior.name} prior ({count:,} parameters) on {len(data.train):,} "
-            f"images of {data.name}; it stops when {settings.train.patience} epochs bring nothing, at {settings.train.epochs} at "
-            "the latest."
-        )
-
-        def took(record: EpochRecord) -> None:
-            run.log(**record._asdict())
-            report.update(record.epoch, f"bound {record.train_elbo:.2f}, validation {record.validation_elbo:.2f}")
-
-        def save() -> None:
-            save_state(state, checkpoint, run.hash)
-
-        with progress(f"{settings.model.name}, {settings.prior.name}", settings.train.epochs, state.epoch) as report:
-            drive(
-                train(state, data.train, data.validation, settings.train, seed=settings.seed),
-                took=took,
-                save=save,
-                checkpoint_seconds=checkpoint_seconds,
-                whole=lambda: False,  # an epoch changes the model in place
-            )
-        save()
-        save_tensors(
-            run.file(BEST, promised=True), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)}
-        )
-        log = pd.read_json(out / "log.jsonl", lines=True)
-        plot_curves({settings.prior.name: log}, run.file("learning.png"), title=f"{settings.model.name} on {data.name}")
-        run.record(
-            "done", epochs=state.epoch, best_epoch=state.best_epoch, seconds_an_epoch=float(log["seconds"].median())
-        )
-        say(f"Trained for {state.epoch} epochs (best {state.best_epoch}) in {duration(run.seconds)}.")
-    return out
-
-
-def open_trained(path: Path, *, data_root: Path | None, device: torch.device) -> Trained:
-    """A model from the folder of `train_job`.
-
-    Raises:
-        FileFormatError: not such a folder, or training has not finished.
-    """
-    record = read_run(path) if (path / "run.json").exists() else {}
-    if record.get("job") != "vae":
-        raise FileFormatError(
-            f"{path} is not the folder of a trained VAE; make one with run.py vae train --out {path}."
-        )
-    if not (path / BEST).exists():
-        raise ConfigError(f"The model in {path} is not trained to its end yet; run its vae train command again.")
-    with own_content(path / "run.json"):
-        settings = VaeSettings.from_record(record["config"])
-    data, model, prior = _assemble(settings, data_root, device)
-    tensors, _ = load_own_tensors(path / BEST, record["config_hash"], what="a trained VAE")
-    with own_content(path / BEST):
-        for prefix, module in (("model.", model), ("prior.", prior)):
-            module.load_state_dict({k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)})
-            module.eval()
-    return Trained(settings, data, model, prior, path)
+__all__ = ["augment_job", "draw_learning", "evaluate_job", "sample_job"]
 
 
 def _write_rows(trained: Trained, metrics: dict[str, float], seconds: float, protocol: str) -> None:
@@ -223,13 +76,22 @@ def evaluate_job(
     return path
 
 
+def draw_learning(path: Path) -> None:
+    """The bound by epoch, from a trained model's log."""
+    config = read_run(path)["config"]
+    model, prior = config["model"]["name"], config["prior"]["name"]
+    log = pd.read_json(path / "log.jsonl", lines=True)
+    plot_curves({prior: log}, own_file(path, "learning.png"), title=f"{model} on {config['dataset']}")
+
+
 def _title(trained: Trained) -> str:
     return f"{trained.data.name}, {trained.settings.model.name}, {trained.settings.prior.name} prior"
 
 
 @torch.no_grad()
 def draw_pictures(trained: Trained) -> None:
-    """Samples, reconstructions, interpolations, pseudo-inputs and the latent map."""
+    """Learning curve, samples, reconstructions, interpolations, pseudo-inputs and the latent map."""
+    draw_learning(trained.path)
     model, prior, data, path = trained.model, trained.prior, trained.data, trained.path
     device = data.test.images.device
     generator = make_generator(device, trained.settings.seed, "pictures")

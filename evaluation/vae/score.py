@@ -11,13 +11,13 @@ from torch import Tensor
 
 from bpc.seeding import make_generator
 from bpc.vae.bound import active_units, log_likelihood
-from bpc.vae.data import ImageData, ImageSplit, batches, present
+from bpc.vae.data import ImageData, batches, pick, present
 from bpc.vae.models import LatentModel
 from bpc.vae.priors import Prior
 from bpc.vae.train import validate
 from evaluation.vae.tasks import knn_accuracy, latents
 
-__all__ = ["VaeScores", "pick", "score"]
+__all__ = ["VaeScores", "score"]
 
 
 class VaeScores(NamedTuple):
@@ -25,13 +25,6 @@ class VaeScores(NamedTuple):
 
     metrics: dict[str, float]
     log_likelihoods: Tensor
-
-
-def pick(split: ImageSplit, count: int) -> ImageSplit:
-    """`count` images evenly spaced over the split; all for 0."""
-    if count < 1 or count >= len(split):
-        return split
-    return split.take(torch.linspace(0, len(split) - 1, count).round().long().to(split.images.device))
 
 
 @torch.no_grad()

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 import run
 from bpc.data import load_dataset
+from bpc.ebm import job
 from bpc.ebm.data import divide
 from bpc.ebm.model import LatentEBM, entropy
 from bpc.ebm.train import SETTINGS, State, learn
 from bpc_cli.main import parse
 from bpc_cli.ssl import settings_from
-from evaluation.ssl import jobs
 
 SMALL = [
     "ssl", "train", "--dataset", "digits", "--latent", "4", "--hidden", "8", "--labelled", "20", "--unlabelled", "200",
@@ -301,7 +301,7 @@ def assert_same_runs(place):
 def test_stopped_in_either_phase(monkeypatch, tmp_path, capsys):
     """Ctrl-C at the second checkpoint of each; the same command goes on, and ends with the same files."""
     assert run.main([*LONG, "--base", str(tmp_path / "whole-base"), "--out", str(tmp_path / "whole")]) == 0
-    real, written = jobs.save_state, []
+    real, written = job.save_state, []
 
     def until_ctrl_c(state, path, config_hash):
         real(state, path, config_hash)
@@ -309,7 +309,7 @@ def test_stopped_in_either_phase(monkeypatch, tmp_path, capsys):
         if written in ([100, 200], [100, 200, 300, 300, 300, 400, 500]):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "save_state", until_ctrl_c)
+    monkeypatch.setattr(job, "save_state", until_ctrl_c)
     command = [*LONG, "--base", str(tmp_path / "killed-base"), "--out", str(tmp_path / "killed")]
     assert run.main(command) == 130
     assert record_of(tmp_path / "killed")["status"] == record_of(tmp_path / "killed-base")["status"] == "stopped"

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from bpc.errors import DataError
+from bpc.vae.job import VaeSettings, train_job
 from bpc.vae.models import ModelConfig
 from bpc.vae.priors import PriorConfig
 from bpc.vae.train import TrainConfig
 from evaluation.rows import Row, RowWriter
-from evaluation.vae.jobs import VaeSettings, evaluate_job, train_job
+from evaluation.vae.jobs import evaluate_job
 from evaluation.vae.pictures import _grid, plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
 from evaluation.vae.table import compare, published, published_error
 

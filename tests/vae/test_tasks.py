@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bpc.errors import ConfigError, DataError
-from bpc.vae.data import ImageData, ImageSplit
+from bpc.vae.data import ImageData, ImageSplit, pick
 from bpc.vae.likelihoods import make_likelihood
 from bpc.vae.models import ModelConfig, build_model, draw_normal
 from bpc.vae.priors import PRIORS, PriorConfig, build_prior
-from evaluation.vae.score import pick, score
+from evaluation.vae.score import score
 from evaluation.vae.tasks import augment, companions, embed, interpolate, knn_accuracy, latents, samples_of
 
 SHAPE = (1, 6, 6)
