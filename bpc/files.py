@@ -34,6 +34,7 @@ __all__ = [
     "save_tensors",
     "write_atomic",
     "write_json",
+    "write_text",
 ]
 
 
@@ -97,6 +98,12 @@ def write_atomic(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text as UTF-8, whole or not at all; returns `path`."""
+    write_atomic(path, lambda stream: stream.write(text.encode()))
+    return Path(path)
 
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")  # mkstemp's eight characters
