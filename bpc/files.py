@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as _safetensors_bytes
 from torch import Tensor
 
-from bpc.errors import FileFormatError, StorageError
+from bpc.errors import ConfigError, DataError, FileFormatError, StorageError
 
 __all__ = [
     "explain_os_error",
@@ -256,7 +256,7 @@ def own_content(path: Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, ConfigError, DataError) as error:
         raise FileFormatError(
             f"{path} is damaged ({type(error).__name__}: {_first_line(error)}). {_START_OVER}"
         ) from error

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from bpc.data import describe_datasets
+from bpc.data.sources import resolve_root, root_problem
 from bpc.runs import versions
 
 __all__ = ["report"]
@@ -39,10 +41,17 @@ def report(data_root: Path | None) -> list[RenderableType]:
     machine.add_row("disk", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free here")
     machine.add_row("versions", ", ".join(f"{k} {v}" for k, v in versions().items()))
 
+    root = resolve_root(data_root)
+    if root is None:
+        machine.add_row("data root", "none; --data-root or BPC_DATA_ROOT names the folder that holds datasets")
+    else:
+        problem = root_problem(root)
+        machine.add_row("data root", escape(f"{root}, which {problem}: name another" if problem else str(root)))
+
     data = Table("Dataset", "Found", "Where", title="Datasets (--data-root or BPC_DATA_ROOT, the cache, a download)",
                  title_justify="left")  # fmt: skip
     for status in describe_datasets(data_root):
-        data.add_row(status.name, "yes" if status.found else "no", status.where)
+        data.add_row(status.name, "yes" if status.found else "no", escape(status.where))
 
     optional = Table("Part", "Found", "How to get it", title="Optional parts", title_justify="left")
     for package, (what, how) in OPTIONAL.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,13 @@ class Trained:
     path: Path
 
 
+_images = functools.lru_cache(maxsize=1)(load_images)  # training, scores and further models of one command share them
+
+
 def _assemble(
     settings: VaeSettings, data_root: Path | None, device: torch.device
 ) -> tuple[ImageData, LatentModel, Prior]:
-    data = load_images(settings.dataset, data_root=data_root, seed=settings.seed)
+    data = _images(settings.dataset, data_root, settings.seed)
     if settings.train_images:
         data = dataclasses.replace(data, train=pick(data.train, settings.train_images))
     data = data.to(device)

@@ -54,6 +54,7 @@ HOSTILE = {
     "a folder as a coreset": (["evaluate", "--dataset", "digits", "--coreset", "/"], ["coreset.safetensors"]),
     "no runs": (["compare", "nowhere"], ["nowhere"]),
     "a device that is none": ([*FKL, "--device", "tpu"], ["tpu"]),
+    "half a character": ([*FKL, "--out", "half\udcff"], ["'half\\udcff' is not UTF-8"]),
     "control characters": ([*FKL, "--augment", "crop\x1b[31m"], ["crop"]),
 }
 
@@ -156,6 +157,35 @@ def test_ascii_output(tmp_path):
         [sys.executable, str(ROOT / "run.py"), "vae", "train", "--help"], env=env, capture_output=True, cwd=tmp_path
     )
     assert done.returncode == 0 and b"Traceback" not in done.stderr and b"--prior" in done.stdout
+
+
+def test_tables_in_ascii(tmp_path):
+    """`compare` prints arrows and ±, which ASCII has not."""
+    from evaluation.rows import RowWriter
+
+    with RowWriter(tmp_path / "run" / "rows.csv") as writer:
+        for seed in (0, 1):
+            row = {
+                "run": "run",
+                "config_hash": "x",
+                "dataset": "digits",
+                "method": "fkl",
+                "architecture": "convnet",
+                "ipc": 1,
+            }
+            row |= {
+                "sampler": "hmc",
+                "protocol": "kim2022",
+                "seed": seed,
+                "metric": "accuracy",
+                "value": 0.5 + seed / 10,
+            }
+            writer.write(row)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "run.py"), "compare", "run", "--out", "out"]
+    done = subprocess.run(command, env=env, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"Traceback" not in done.stderr and b"fKL" in done.stdout
 
 
 def test_long_work_asks_for_patience(monkeypatch, capsys):
