@@ -218,3 +218,18 @@ def test_the_smaller_command_is_a_command(digits):
         *(smaller_distill(setting, data, d, 1) for d in ("fkl", "wasserstein")),
     ):
         parse(words.removeprefix("run.py ").split())
+
+
+def test_experts_into_a_run_of_something_else(tmp_path, capsys):
+    """Refused, it used to leave store.json and a lock there."""
+    import torch
+
+    from bpc.runs import Run
+
+    path = tmp_path / "run"
+    with Run(path, "distill", {"a": 1}, torch.device("cpu")) as made:
+        made.record("done")
+    before = sorted(p.name for p in path.iterdir())
+    assert run.main(["experts", *DIGITS, "--num-experts", "1", "--epochs", "1", "--out", str(path)]) == 2
+    assert "holds a run of distill, not experts" in capsys.readouterr().err
+    assert sorted(p.name for p in path.iterdir()) == before
