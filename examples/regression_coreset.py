@@ -2,8 +2,8 @@
 
     python examples/regression_coreset.py
 
-442 patients, 11 parameters (scikit-learn's diabetes data). 20 weighted points are learned under the reverse KL as Manousakas et al.
-(2020) do: the gradient is a covariance over draws of the coreset's own posterior, and needs no integral.
+442 patients, 11 parameters (scikit-learn's diabetes data). 20 weighted points are learned under the reverse KL, as Manousakas et
+al. (2020) do: the gradient is a covariance over draws of the coreset's own posterior, and needs no integral.
 """
 
 import torch
