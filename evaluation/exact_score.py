@@ -72,15 +72,13 @@ def score_coresets(
     *,
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
-    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> None:
     """Sample the posterior of a coreset (or of one for each seed) and write what is not there yet.
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, inputs, memory_budget, checkpoint_seconds: as for
-            `evaluation.exact.sample_coresets`.
+        network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact.sample_coresets`.
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
@@ -100,7 +98,6 @@ def score_coresets(
             seeds=seeds,
             inputs=inputs,
             file=run.file,
-            memory_budget=memory_budget,
             checkpoint_seconds=checkpoint_seconds,
             config_hash=f"{run.hash}-{first.method}",
             skip=done.__contains__,

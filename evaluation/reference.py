@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpc.budget import pairs_at_once
+from bpc.budget import exact_pairs_at_once
 from bpc.data import Dataset
 from bpc.errors import FileFormatError
 from bpc.estimate import synchronise
@@ -145,7 +145,6 @@ def make_reference(
     settings: ExactSettings,
     *,
     device: torch.device,
-    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Reference:
     """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
@@ -166,7 +165,7 @@ def make_reference(
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
             prior_std=settings.prior_std,
-            points_at_once=pairs_at_once(network, device, memory_budget),
+            points_at_once=exact_pairs_at_once(network, device),
         )
         rows_path = run.file("rows.csv", promised=True)
         with RowWriter(rows_path):  # opening it mends a torn last line
