@@ -29,7 +29,14 @@ from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
 from evaluation.exact import TRACKED, sample_posterior
-from evaluation.exact_score import REFERENCE_SEEDS, Cell, diagnostic_rows, inference_data, save_inference
+from evaluation.exact_score import (
+    REFERENCE_SEEDS,
+    Cell,
+    diagnostic_rows,
+    inference_data,
+    save_inference,
+    warn_of_heat,
+)
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings
@@ -137,6 +144,11 @@ class Reference:
         mine = rows[rows["seed"] == seed]
         return {str(m): float(v) for m, v in zip(mine["metric"], mine["value"], strict=True)}
 
+    def warn(self) -> None:
+        """Say what is wrong with its temperature, whenever it is used."""
+        for seed in REFERENCE_SEEDS:
+            warn_of_heat(self.diagnostics(seed), f"the full data's posterior in {self.path}, run {seed + 1}")
+
 
 def make_reference(
     path: Path,
@@ -156,7 +168,9 @@ def make_reference(
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
         if done and record["config_hash"] == expected:  # several may read it at once
-            return Reference(path, network, dataset, settings, expected)
+            reference = Reference(path, network, dataset, settings, expected)
+            reference.warn()
+            return reference
     with Run(path, "reference", config, device, seed=0) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
         posterior = Posterior(
@@ -208,6 +222,7 @@ def make_reference(
                         say(f"The chains of the full data, run {seed + 1}, have not mixed: {'; '.join(found.reasons)}.")
                 checkpoint.unlink(missing_ok=True)
         run.record("done")
+    reference.warn()
     return reference
 
 

@@ -110,6 +110,25 @@ def test_the_memory_budget_changes_no_bit(here, tmp_path):
 
 
 @pytest.mark.slow
+def test_one_reference_answers_for_other_images_too(here, coreset, tmp_path):
+    """First the test images, then corrupted ones: keyed by names, the second run failed after all sampling."""
+    command = ["evaluate", *NETWORK, *SHORT, "--coreset", coreset, "--protocol", "exact", "--no-beside-random"]
+    command += ["--reference-warmup", "2", "--reference-samples", "4"]
+    assert here(*command, "--out", tmp_path / "a")[0] == 0
+    (folder,) = tmp_path.glob("runs/reference-*")
+    before = (folder / "weights-0.safetensors").stat().st_mtime_ns
+    code, said = here(*command, "--corruptions", "--corruption-images", "100", "--out", tmp_path / "b")
+    assert code == 0, said
+    assert "Sampling the posterior of all" not in said
+    assert list(tmp_path.glob("runs/reference-*")) == [folder]
+    assert (folder / "weights-0.safetensors").stat().st_mtime_ns == before
+    for name in ("a", "b"):
+        metrics = {metric for _, _, _, metric, _ in rows(tmp_path / name)}
+        assert {"tv", "tv_corrupted", "heat"} <= metrics
+    assert {"accuracy@fog-3", "mce"} <= metrics
+
+
+@pytest.mark.slow
 def test_corruptions_have_their_own_table(here, coreset, tmp_path):
     command = ["evaluate", *NETWORK, "--coreset", coreset, "--iterations", "4", "--burn-in", "2", "--seeds", "2"]
     out = tmp_path / "r"
