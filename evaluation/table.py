@@ -41,6 +41,7 @@ ROUNDING = 1e-12  # what is smaller is a zero that was computed
 _CONSOLE_DIGITS = 3
 _WORDS = re.compile(r" (?![↑↓→])")  # a heading is broken here: no arrow stands alone
 _FRAME = 3  # columns of a console that every column of a table needs beside its texts
+_NARROW_TEXT = 20  # words longer than this, as of paths, are broken where they must be
 _NARROWEST = 6  # names and texts are made no narrower while there is another way
 _ARROWS = {"": "", "higher": " ↑", "lower": " ↓", "zero": " →0"}
 
@@ -350,7 +351,7 @@ def _pieces(table: Table, room: int) -> Iterator[RichTable]:
         elif not column.key:
             units.append([i])
     texts = table.texts()
-    least = _widths(table, texts, lambda text: max(map(cell_len, _WORDS.split(text))))
+    least = _widths(table, texts, lambda text: min(max(map(cell_len, _WORDS.split(text))), _NARROW_TEXT))
     natural = _widths(table, texts, cell_len)
 
     def total(places: list[int]) -> int:
