@@ -41,7 +41,8 @@ ROUNDING = 1e-12  # what is smaller is a zero that was computed
 _CONSOLE_DIGITS = 3
 _WORDS = re.compile(r" (?![↑↓→])")  # a heading is broken here: no arrow stands alone
 _FRAME = 3  # columns of a console that every column of a table needs beside its texts
-_NARROWEST = 6  # a key column is made no narrower while there is another way
+_NARROW_TEXT = 20  # words longer than this, as of paths, are broken where they must be
+_NARROWEST = 6  # names and texts are made no narrower while there is another way
 _ARROWS = {"": "", "higher": " ↑", "lower": " ↓", "zero": " →0"}
 
 Cell = str | Moments | None  # a text, a number over seeds, or nothing that applies
@@ -59,7 +60,7 @@ class Column:
         digits: behind the point; None for three significant digits (`significant`).
         sign: print the plus of a positive number.
         key: tells rows apart, and is repeated where a console is too narrow for the whole table.
-        left: aligned to the left, as texts are.
+        left: aligned to the left, as texts are; a console breaks them between words, unless they are `key`.
         ranked: the best of each block is bold.
         joined: belongs to the column before it, and stays beside it.
         noted: a mean that does not exist has a footnote.
@@ -350,7 +351,7 @@ def _pieces(table: Table, room: int) -> Iterator[RichTable]:
         elif not column.key:
             units.append([i])
     texts = table.texts()
-    least = _widths(table, texts, lambda heading: max(map(cell_len, _WORDS.split(heading))))
+    least = _widths(table, texts, lambda text: min(max(map(cell_len, _WORDS.split(text))), _NARROW_TEXT))
     natural = _widths(table, texts, cell_len)
 
     def total(places: list[int]) -> int:
@@ -367,24 +368,25 @@ def _pieces(table: Table, room: int) -> Iterator[RichTable]:
         yield _rich(table, texts, places, _fit(table, places, least, natural, room - _FRAME * len(places)))
 
 
-def _widths(table: Table, texts: Texts, heading_width: Callable[[str], int]) -> list[int]:
-    """Of each column: its longest cell, or its heading."""
+def _widths(table: Table, texts: Texts, width: Callable[[str], int]) -> list[int]:
+    """Of each column, its heading and texts by `width`, which may break them; names of rows and numbers are in one piece."""
+    rows = [row for block in texts for row in block]
     return [
-        max([heading_width(_console_heading(column)), *(cell_len(row[i][0]) for block in texts for row in block)])
-        for i, column in enumerate(table.columns)
+        max(width(_console_heading(c)), *((width if c.left and not c.key else cell_len)(row[i][0]) for row in rows), 1)
+        for i, c in enumerate(table.columns)
     ]
 
 
 def _fit(table: Table, places: list[int], least: list[int], natural: list[int], room: int) -> list[int]:
-    """Widths of the columns at `places` that sum to at most `room`: headings are broken between words first, then the texts of
-    key columns, and numbers only where nothing else is left.
+    """Widths of the columns at `places` that sum to at most `room`: headings and texts are broken between words first, then
+    the names of rows, and numbers only where nothing else is left.
     """
     widths = [least[i] for i in places]
     for n, i in enumerate(places):
         widths[n] += max(0, min(room - sum(widths), natural[i] - least[i]))
-    keys = [n for n, i in enumerate(places) if table.columns[i].key]
+    named = [n for n, i in enumerate(places) if table.columns[i].key or table.columns[i].left]
     while sum(widths) > room and max(widths) > 1:
-        shrink = [n for n in keys if widths[n] > _NARROWEST] or range(len(widths))
+        shrink = [n for n in named if widths[n] > _NARROWEST] or range(len(widths))
         widths[max(shrink, key=widths.__getitem__)] -= 1
     return widths
 

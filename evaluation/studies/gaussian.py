@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bpc.errors import ConfigError, unknown_name
 from bpc.files import write_text
+from bpc.progress import plural
 from bpc.seeding import derive_seed, make_generator
 from evaluation.studies.figures import plot_gaussian_sizes, plot_gaussian_steps
 from evaluation.studies.learning import learn, steps_to_track, unlabelled
@@ -191,8 +192,8 @@ def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, setti
     steps = int(table["steps"].max())
     caption = (
         f"Exact divergences between the posteriors of a coreset of M points and of the {DATA} data points of a "
-        f"{DIMENSION}-dimensional Gaussian (Kim et al. 2022, Appendix C.5); mean ± standard deviation over {repeats} data "
-        f"sets (seed {seed})."
+        f"{DIMENSION}-dimensional Gaussian (Kim et al. 2022, Appendix C.5); mean ± standard deviation over "
+        f"{plural(repeats, 'data set')} (seed {seed})."
     )
     notes = [
         f"A divergence is learned by Adam in {steps} steps from points of the prior predictive; the paper fixes dimension, N and "

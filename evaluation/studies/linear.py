@@ -27,6 +27,7 @@ from bpc.divergences import LearnedCoreset, RealBatch, reverse_kl_gradient
 from bpc.errors import ConfigError
 from bpc.files import write_text
 from bpc.likelihood import LinearRegression
+from bpc.progress import plural
 from bpc.seeding import derive_seed
 from evaluation.studies.learning import unlabelled
 from evaluation.studies.normal import Normal, draw, grid_axis, kl
@@ -192,8 +193,8 @@ def run_linear_study(
 def _table(rows: pd.DataFrame, noise_std: float, seed: int, steps: int, settings: LinearStudy) -> Table:
     caption = (
         "Bayesian linear regression on diabetes (442 points, 11 parameters): exact KL divergences between the posteriors of a "
-        f"coreset of M points and of the data; mean ± standard deviation over {rows['repeat'].nunique()} random subsets (seed "
-        f"{seed})."
+        f"coreset of M points and of the data; mean ± standard deviation over "
+        f"{plural(rows['repeat'].nunique(), 'random subset')} (seed {seed})."
     )
     notes = [
         f"BPC-rKL learns features, responses and weights from that subset in {steps} steps of Adam by the covariance estimator "

@@ -19,6 +19,7 @@ from bpc.divergences import LearnedCoreset
 from bpc.errors import ConfigError, unknown_name
 from bpc.files import write_text
 from bpc.posterior import Posterior
+from bpc.progress import plural
 from bpc.samplers import HMCConfig
 from bpc.seeding import derive_seed
 from evaluation.studies.cubature import Cubature, cubature, kl_from, log_density_in_parts
@@ -209,7 +210,7 @@ def _table(design: str, rows: pd.DataFrame, parameters: int, seed: int, steps: i
     )
     caption = (
         f"Bayesian logistic regression on breast cancer (569 points), {what} of the posteriors of a coreset of M points and of "
-        f"the data; mean ± standard deviation over {rows['repeat'].nunique()} random subsets (seed {seed})."
+        f"the data; mean ± standard deviation over {plural(rows['repeat'].nunique(), 'random subset')} (seed {seed})."
     )
     notes = [
         f"BPC-rKL learns features and weights from that subset, labels fixed, in {steps} steps of Adam by the covariance "
