@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from bpc.errors import ConfigError
 from bpc.models.network import Network
 
-__all__ = ["bytes_per_pair", "default_budget", "pairs_at_once"]
+__all__ = ["bytes_per_pair", "default_budget", "exact_pairs_at_once", "pairs_at_once"]
 
 GIB = 2**30
 CPU_BUDGET = 0.5 * GIB  # more is no faster: a piece of this size keeps every core busy
 GPU_SHARE = 0.5  # of the card's memory
+EXACT_GIB = 0.5  # a piece of the exact protocols, on every device and under every budget
 WORKING = 2.1  # what a pass needs in all, relative to what autograd keeps (measured at width 128)
 
 
@@ -71,3 +72,11 @@ def pairs_at_once(
         raise ConfigError(f"The memory budget must be above 0 GiB; got {budget_gib}.")
     budget = default_budget(device) if budget_gib is None else budget_gib * GIB
     return max(1, int(budget / (WORKING * bytes_per_pair(network, device, second_order=second_order))))
+
+
+def exact_pairs_at_once(network: Network, device: torch.device) -> int:
+    """Pairs in a piece where a long chain turns other last bits into other draws: the exact protocols and the reference.
+
+    It depends on the network and the kind of device alone, not on a budget or on how much memory there is.
+    """
+    return pairs_at_once(network, device, EXACT_GIB)

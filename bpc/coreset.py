@@ -16,7 +16,7 @@ from torch import Tensor
 from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_tensors, require_finite, save_tensors
 
-__all__ = ["Pseudocoreset", "load_coreset"]
+__all__ = ["SAFE_NAME", "Pseudocoreset", "load_coreset"]
 
 FORMAT = "bpc-coreset-1"
 AGREEMENT = 1e-3  # how far the file's images may be from its points, of the range of a pixel
@@ -138,7 +138,7 @@ def load_coreset(path: Path | str) -> Pseudocoreset:
 
 
 # Names become words of captions and parts of folder names, so they are plain words.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}")
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}")
 _MOST_CLASSES, _MOST_SEED = 100_000, 2**63 - 1
 _TEXTS = ("augment", "network", "training", "features", "transform")  # of the provenance, where they are there
 
@@ -150,7 +150,7 @@ def _checked(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Pseudocore
         raise ValueError(f"it lacks the tensors {', '.join(sorted(missing))}.")
     names = {name: metadata.get(name, "") for name in ("dataset", "method", "preset", "config_hash")}
     for name, value in names.items():
-        if not _NAME.fullmatch(value) and (value or name in ("dataset", "method")):
+        if not SAFE_NAME.fullmatch(value) and (value or name in ("dataset", "method")):
             raise ValueError(f"its {name} is {_shown(value)}; expected a name of letters, digits and _ . @ + -.")
     num_classes = _whole(metadata, "num_classes", 1, _MOST_CLASSES)
     seed = _whole(metadata, "seed", 0, _MOST_SEED, default="0")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as _safetensors_bytes
 from torch import Tensor
 
-from bpc.errors import FileFormatError, StorageError
+from bpc.errors import ConfigError, DataError, FileFormatError, StorageError
 
 __all__ = [
     "explain_os_error",
@@ -34,6 +34,7 @@ __all__ = [
     "save_tensors",
     "write_atomic",
     "write_json",
+    "write_text",
 ]
 
 
@@ -97,6 +98,12 @@ def write_atomic(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text as UTF-8, whole or not at all; returns `path`."""
+    write_atomic(path, lambda stream: stream.write(text.encode()))
+    return Path(path)
 
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")  # mkstemp's eight characters
@@ -249,7 +256,7 @@ def own_content(path: Path | str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, ConfigError, DataError) as error:
         raise FileFormatError(
             f"{path} is damaged ({type(error).__name__}: {_first_line(error)}). {_START_OVER}"
         ) from error

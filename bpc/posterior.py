@@ -23,8 +23,11 @@ class Posterior:
         weights: (m,); a coreset's weights, or ones for data. (k, m) with `per_chain` where they differ as well.
         prior_std: of the Gaussian prior on every parameter.
         per_chain: each chain has points of its own (another coreset with the same labels).
-        points_at_once: pairs of chain and point per pass of `value_and_gradient`, which bounds its memory; 0 is all. The sums
-            are then rounded otherwise, and a long chain turns other last bits into other draws of the same posterior.
+        points_at_once: pairs of chain and point per pass of `value_and_gradient`, which bounds its memory; 0 is all.
+
+    The same arguments give the same bits on the same device and threads. k chains together are k chains alone in exact
+    arithmetic, and in floating point to rounding: other pieces, and other chains beside a chain, may round its sums otherwise,
+    and a long chain turns other last bits into other draws of the same posterior.
     """
 
     def __init__(

@@ -227,6 +227,7 @@ class Run:
             name: without folders.
             promised: without this file the run is not finished, whatever its record says.
         """
+        _refuse_link(self.path / name)
         if promised:
             self._promised.add(name)
         if name not in self._own:
@@ -324,6 +325,8 @@ def own_file(folder: Path, name: str) -> Path:
     """
     if not _is_plain(name):
         raise ValueError(f"A run's file is named without folders; got {name!r}.")
+    _refuse_link(folder / name)
+    _refuse_link(folder / OWN_FILES)
     if name not in _listed(folder):
         try:
             refuse_special(folder / OWN_FILES)
@@ -415,6 +418,14 @@ def read_run(
 def missing_outputs(path: Path, record: dict[str, Any]) -> list[str]:
     """The files that a run's record promises and its folder does not hold."""
     return [name for name in record.get("outputs", []) if not (path / name).is_file()]
+
+
+def _refuse_link(path: Path) -> None:
+    """A link in a folder that somebody shared would have a run append to a file elsewhere."""
+    if path.is_symlink():
+        raise ConfigError(
+            f"{path} is a link; a run writes to its own folder only: remove the link, or choose another --out."
+        )
 
 
 def _is_plain(name: str) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import platform
+import sys
 
-import torch
-
-__all__ = ["keep_freed_memory", "repeatable_kernels"]
+__all__ = ["keep_freed_memory", "printable_output", "repeatable_kernels"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -29,7 +29,16 @@ def keep_freed_memory() -> bool:
 
 def repeatable_kernels() -> None:
     """Make cuDNN choose kernels that give the same bits every time, in full float32 (no TF32)."""
+    import torch  # takes a second, which --help does without
+
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def printable_output() -> None:
+    """Print ``?`` for a character that the terminal's encoding has not (``±`` in ASCII, half a name in UTF-8), and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

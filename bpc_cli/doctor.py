@@ -28,4 +28,4 @@ def run_doctor(args: Doctor) -> None:
     from bpc_cli.show import print_tables
     from evaluation.doctor import report
 
-    print_tables(report(args.data_root))
+    print_tables(*report(args.data_root))

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import tyro
 
 from bpc.errors import BpcError, ConfigError, unknown_name
+from bpc.runtime import keep_freed_memory, printable_output, repeatable_kernels
 from bpc_cli import compare, demo, distill, doctor, evaluate, experts, reproduce, select, ssl, study, vae
 from bpc_cli.flags import check_flags
 
@@ -79,6 +80,9 @@ def parse(arguments: list[str]) -> tuple[Command, Any]:
         ConfigError: they do not parse.
         SystemExit: help was asked for, and printed.
     """
+    for argument in arguments:
+        if any("\ud800" <= c <= "\udfff" for c in argument):  # it may end in a table, which is UTF-8
+            raise ConfigError(f"{argument!a} is not UTF-8; rename the file or folder, or type another word.")
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_overview()
     if arguments[0] == "--version":
@@ -119,6 +123,7 @@ def call(arguments: list[str]) -> Path | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    printable_output()
     try:
         with _terminating():
             return _run(sys.argv[1:] if arguments is None else arguments)
@@ -134,8 +139,6 @@ def _run(arguments: list[str]) -> int:
         except SystemExit as stop:
             sys.stdout.flush()
             return int(stop.code or 0)
-        from bpc.runtime import keep_freed_memory, repeatable_kernels
-
         keep_freed_memory()
         repeatable_kernels()
         made = command.run(args)

@@ -90,5 +90,5 @@ def run_tabulate(args: Tabulate) -> Path:
     from bpc_cli.show import print_tables
     from evaluation.reproduce import find_target, tabulate
 
-    print_tables(tabulate(find_target(args.target), args.folder).to_string(index=False))
+    print_tables(*tabulate(find_target(args.target), args.folder))
     return args.folder / "variants.md"

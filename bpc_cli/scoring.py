@@ -142,7 +142,6 @@ class ScoringPlan:
                 dataset,
                 settings,
                 device=device,
-                memory_budget=place.memory_budget,
                 checkpoint_seconds=place.checkpoint_seconds,
             )
         for group in groups:
@@ -154,7 +153,6 @@ class ScoringPlan:
                 config,
                 seeds=self.seeds,
                 inputs=[*common, *more],
-                memory_budget=place.memory_budget,
                 checkpoint_seconds=place.checkpoint_seconds,
             )
         if reference is not None:

@@ -68,8 +68,6 @@ def prepare(data: DataFlags, network: NetworkFlags, place: PlaceFlags, augment: 
 def scale_note(setting: Setting, *parts: str) -> str:
     """The caption's words on scale: everything below the published setting is named."""
     notes = [part for part in parts if part]
-    if setting.device.type == "cpu":
-        notes.insert(0, "CPU run")
     if setting.config["validation_fraction"]:
         notes.append(f"scored on {len(setting.dataset.test):,} held-out training images, not on the test set")
     return "; ".join(notes)

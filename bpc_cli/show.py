@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bpc.coreset import Pseudocoreset
     from bpc.runs import Run
 
 __all__ = ["draw_coreset", "print_tables", "show_table"]
+
+PIPE_WIDTH = 160  # columns
 
 
 def show_table(
@@ -38,12 +43,13 @@ def show_table(
             plot_comparison(summary, folder / "comparison.png")
 
 
-def print_tables(tables: Any) -> None:
-    """Print rich renderables to stdout, wide enough for a table when stdout is a file."""
+def print_tables(*tables: RenderableType) -> None:
+    """To stdout; where that is neither a terminal nor told its width (COLUMNS), wide enough for most tables."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for table in tables if isinstance(tables, (list, tuple)) else [tables]:
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if told else PIPE_WIDTH, highlight=False)
+    for table in tables:
         console.print(table)
 
 

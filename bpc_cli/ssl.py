@@ -243,9 +243,10 @@ def run_evaluate(args: SslEvaluate) -> Path:
 
 def run_compare(args: SslCompare) -> Path:
     """Tables and figures; returns the Markdown."""
+    from bpc_cli.show import print_tables
     from evaluation.ssl.table import compare
 
-    print(compare(args.runs, args.out, args.title))
+    print_tables(*compare(args.runs, args.out, args.title))
     return args.out / "comparison.md"
 
 

@@ -30,7 +30,7 @@ run.py study logistic        Bayesian logistic regression on the breast-cancer d
 
 
 def run_study(args: Study) -> Path:
-    """Run it and print its table; returns the folder."""
+    """Run it and print its tables; returns the folder."""
     from bpc.errors import unknown_name
     from bpc.progress import progress
     from bpc.runs import default_out
@@ -42,11 +42,11 @@ def run_study(args: Study) -> Path:
     out = args.out or default_out("study", args.name)
     study = STUDIES[args.name]
     with progress(study.what, 1) as report:
-        table = study.run(
+        found = study.run(
             out,
             seed=args.seed,
             repeats=args.repeats,
             report=lambda done, total, note: report.update(done, note, total=total),
         )
-    print_tables(table.to_string(index=False))
+    print_tables(*found.tables)
     return out

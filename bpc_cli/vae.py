@@ -296,9 +296,10 @@ def run_augment(args: VaeAugment) -> Path:
 
 def run_compare(args: VaeCompare) -> Path:
     """Tables and figures; returns the Markdown."""
+    from bpc_cli.show import print_tables
     from evaluation.vae.table import compare
 
-    print(compare(args.runs, args.out, args.title))
+    print_tables(*compare(args.runs, args.out, args.title))
     return args.out / "comparison.md"
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from bpc.errors import DataError
 from bpc.runs import RECORD, read_run
 from evaluation.metrics import METRICS
+from evaluation.moments import Moments, moments, welch_error
 from evaluation.published import published_value
 from evaluation.rows import COLUMNS, read_rows
 
@@ -27,6 +27,7 @@ __all__ = [
     "groups",
     "load_runs",
     "method_label",
+    "moments_of",
     "summarise",
 ]
 
@@ -201,11 +202,14 @@ def groups(summary: pd.DataFrame) -> Iterator[tuple[GroupKey, pd.DataFrame]]:
         yield GroupKey(*map(str, key)), part.reset_index(drop=True)
 
 
+def moments_of(row: pd.Series) -> Moments:
+    """What a row of a summary says of its seeds."""
+    return Moments(*(row[name] for name in Moments._fields))
+
+
 def _record(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
     cell = dict(zip([*_CELL, "metric"], key, strict=True))
-    values = group["value"].to_numpy(dtype=float)
-    finite = values[np.isfinite(values)]
-    all_finite = len(finite) == len(values)
+    values = [float(value) for value in group["value"]]
     published = None
     if cell["protocol"] in PUBLISHED_PROTOCOLS:
         published = published_value(
@@ -220,18 +224,14 @@ def _record(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
         **cell,
         "unit": group["unit"].iloc[0],
         "higher_is_better": bool(group["higher_is_better"].iloc[0]),
-        "mean": values.mean() if all_finite else math.nan,
-        "std": values.std(ddof=1) if all_finite and len(values) > 1 else math.nan,
-        "n": len(values),
-        "n_nonfinite": len(values) - len(finite),
-        "mean_finite": finite.mean() if len(finite) else math.nan,
+        **moments(values)._asdict(),
         "published": published[0] if published else math.nan,
         "published_std": published[1] if published else math.nan,
         "runs": group["run"].nunique(),
         "seconds": group["seconds"].sum(min_count=1),
         "device": _join(group["device"]),
         "scale": _join(group["scale"]),
-        "values": tuple(values.tolist()),
+        "values": tuple(values),
     }
 
 
@@ -247,7 +247,7 @@ def _add_gain(summary: pd.DataFrame) -> None:
             continue
         base = random.loc[key]
         gains.append(row["mean"] - base["mean"])
-        errors.append(math.sqrt(row["std"] ** 2 / row["n"] + base["std"] ** 2 / base["n"]))
+        errors.append(welch_error(moments_of(row), moments_of(base)))
     summary["gain_over_random"], summary["gain_se"] = gains, errors
 
 

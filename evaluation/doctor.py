@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import RenderableType
-from rich.table import Table
 
 from bpc.data import describe_datasets
+from bpc.data.sources import resolve_root, root_problem
 from bpc.runs import versions
+from evaluation.table import Column, Table, TableRow
 
 __all__ = ["report"]
 
@@ -25,27 +26,39 @@ OPTIONAL = {
 }
 
 
-def report(data_root: Path | None) -> list[RenderableType]:
+def report(data_root: Path | None) -> list[Table]:
     """Tables to print; loads no dataset and imports no optional package (hamiltorch reseeds generators on import)."""
-    machine = Table(title="Machine", title_justify="left", show_header=False)
+    machine = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
-            machine.add_row(f"cuda:{index}", f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+            machine.append((f"cuda:{index}", f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"))
     else:
-        machine.add_row("GPU", "none that torch can use; --device auto takes the CPU")
-    machine.add_row("CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
-    machine.add_row("disk", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free here")
-    machine.add_row("versions", ", ".join(f"{k} {v}" for k, v in versions().items()))
+        machine.append(("GPU", "none that torch can use; --device auto takes the CPU"))
+    machine.append(("CPU", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"))
+    machine.append(("disk", f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free here"))
+    machine.append(("versions", ", ".join(f"{k} {v}" for k, v in versions().items())))
 
-    data = Table("Dataset", "Found", "Where", title="Datasets (--data-root or BPC_DATA_ROOT, the cache, a download)",
-                 title_justify="left")  # fmt: skip
-    for status in describe_datasets(data_root):
-        data.add_row(status.name, "yes" if status.found else "no", status.where)
+    root = resolve_root(data_root)
+    if root is None:
+        machine.append(("data root", "none; --data-root or BPC_DATA_ROOT names the folder that holds datasets"))
+    else:
+        problem = root_problem(root)
+        machine.append(("data root", f"{root}, which {problem}: name another" if problem else str(root)))
 
-    optional = Table("Part", "Found", "How to get it", title="Optional parts", title_justify="left")
+    data = [(s.name, "yes" if s.found else "no", s.where) for s in describe_datasets(data_root)]
+    optional = []
     for package, (what, how) in OPTIONAL.items():
         here = importlib.util.find_spec(package) is not None
-        optional.add_row(what, "yes" if here else "no", "" if here else how)
-    return [machine, data, optional]
+        optional.append((what, "yes" if here else "no", "" if here else how))
+    return [
+        _texts("Machine", ("Part", "What is here"), machine),
+        _texts("Datasets (--data-root or BPC_DATA_ROOT, the cache, a download)", ("Dataset", "Found", "Where"), data),
+        _texts("Optional parts", ("Part", "Found", "How to get it"), optional),
+    ]
+
+
+def _texts(caption: str, names: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> Table:
+    columns = tuple(Column(name=name, key=place == 0, left=True) for place, name in enumerate(names))
+    return Table(caption=caption, columns=columns, blocks=(tuple(map(TableRow, lines)),))

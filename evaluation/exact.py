@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bpc.budget import pairs_at_once
+from bpc.budget import exact_pairs_at_once
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset, Split
 from bpc.errors import ConfigError
@@ -266,7 +266,6 @@ def sample_coresets(
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
     file: Callable[[str], Path] | None = None,
-    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
     config_hash: str = "",
     skip: Callable[[int], bool] = lambda seed: False,
@@ -274,11 +273,12 @@ def sample_coresets(
 ) -> Iterator[ExactResult]:
     """Sample the posterior of a coreset (or of one coreset for each seed) and yield each seed's result when its block is done.
 
+    Which chains share a batch, and how sums are cut, follows from network, coreset, chains and seeds (`exact_pairs_at_once`):
+    the same arguments give the same bits, whatever the memory. Another list of seeds is rounded otherwise, see `Posterior`.
+
     Args:
         coresets: one for all seeds, or one for each; checked already, all with the same labels.
         file: names the file of a checkpoint (`Run.file`); None keeps none.
-        memory_budget: GiB for activations; None as `bpc.budget` decides. It decides which chains share a batch, and with that the
-            last bits of every number: long chains turn those into other draws of the same posterior.
         skip: whether a seed is done already. A block is sampled again whole when one of its seeds is not, so that a resumed
             run ends with the bits of an uninterrupted one; what is skipped is not yielded.
         network, dataset, config, seeds, inputs, checkpoint_seconds, config_hash, report: as above.
@@ -290,8 +290,8 @@ def sample_coresets(
         if not torch.equal(coreset.labels, first.labels):
             raise ConfigError("Coresets evaluated together must have the same labels in the same order.")
     device = dataset.test.images.device
-    budget = pairs_at_once(network, device, memory_budget)
-    block = max(1, min(len(seeds), budget // (len(first) * chains)))
+    at_once = exact_pairs_at_once(network, device)
+    block = max(1, min(len(seeds), at_once // (len(first) * chains)))
     for begin in range(0, len(seeds), block):
         chosen = list(seeds[begin : begin + block])
         if all(skip(seed) for seed in chosen):
@@ -310,7 +310,7 @@ def sample_coresets(
             weights,
             prior_std=config.settings.prior_std,
             per_chain=len(coresets) > 1,
-            points_at_once=budget,
+            points_at_once=at_once,
         )
         checkpoint = None if file is None else file(f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors")
         before = begin * chains * (config.settings.warmup + config.settings.samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "predictive_name",
     "save_inference",
     "score_coresets",
+    "warn_of_heat",
     "write_result",
     "written_seeds",
 ]
@@ -72,15 +73,13 @@ def score_coresets(
     *,
     seeds: Sequence[int],
     inputs: Sequence[Inputs],
-    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> None:
     """Sample the posterior of a coreset (or of one for each seed) and write what is not there yet.
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, inputs, memory_budget, checkpoint_seconds: as for
-            `evaluation.exact.sample_coresets`.
+        network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact.sample_coresets`.
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
@@ -100,7 +99,6 @@ def score_coresets(
             seeds=seeds,
             inputs=inputs,
             file=run.file,
-            memory_budget=memory_budget,
             checkpoint_seconds=checkpoint_seconds,
             config_hash=f"{run.hash}-{first.method}",
             skip=done.__contains__,
@@ -167,6 +165,7 @@ def write_result(
             if metric not in there:
                 writer.write(_row(run, network.name, dataset.name, cell, result.seed, metric, value, result.seconds))
     who = f"{cell['method']}, seed {result.seed}"
+    warn_of_heat(values, who)
     if math.isnan(values["accuracy"]):
         say(f"A chain of {who} left the finite numbers; its rows say nan, and so will the mean over seeds.")
     if not found.mixed:
@@ -224,12 +223,17 @@ def diagnostic_rows(found: Diagnostics, data: az.InferenceData) -> dict[str, flo
     if "heat" in stats:
         heat = float(stats["heat"].values.mean())
         values = {"heat": heat, **values}  # `mixed` stays the last row of a posterior
-        if not heat <= HEAT_MAX:
-            say(
-                f"The noise of the gradients heats this posterior: along the noisiest direction found, variances are about "
-                f"{1 + heat:.2f} times too large. A smaller step or a larger batch mends it, or full-batch hmc."
-            )
     return values
+
+
+def warn_of_heat(values: Mapping[str, float], who: str) -> None:
+    """Say so when the row `heat` of a posterior is above `HEAT_MAX`, or nan; R-hat cannot see it."""
+    heat = values.get("heat", 0.0)
+    if not heat <= HEAT_MAX:
+        say(
+            f"The noise of the gradients heats {who}: along the noisiest direction found, variances are about "
+            f"{1 + heat:.2f} times too large. A longer warm-up, a smaller step or a larger batch mends it, or full-batch hmc."
+        )
 
 
 def _row(run: Run, network: str, dataset: str, cell: Cell, seed: int, metric: str, value: float, seconds: float) -> Row:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpc.budget import pairs_at_once
+from bpc.budget import exact_pairs_at_once
 from bpc.data import Dataset
 from bpc.errors import FileFormatError
 from bpc.estimate import synchronise
@@ -29,7 +29,14 @@ from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
 from evaluation.exact import TRACKED, sample_posterior
-from evaluation.exact_score import REFERENCE_SEEDS, Cell, diagnostic_rows, inference_data, save_inference
+from evaluation.exact_score import (
+    REFERENCE_SEEDS,
+    Cell,
+    diagnostic_rows,
+    inference_data,
+    save_inference,
+    warn_of_heat,
+)
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings
@@ -137,6 +144,11 @@ class Reference:
         mine = rows[rows["seed"] == seed]
         return {str(m): float(v) for m, v in zip(mine["metric"], mine["value"], strict=True)}
 
+    def warn(self) -> None:
+        """Say what is wrong with its temperature, whenever it is used."""
+        for seed in REFERENCE_SEEDS:
+            warn_of_heat(self.diagnostics(seed), f"the full data's posterior in {self.path}, run {seed + 1}")
+
 
 def make_reference(
     path: Path,
@@ -145,7 +157,6 @@ def make_reference(
     settings: ExactSettings,
     *,
     device: torch.device,
-    memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Reference:
     """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
@@ -157,7 +168,9 @@ def make_reference(
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
         if done and record["config_hash"] == expected:  # several may read it at once
-            return Reference(path, network, dataset, settings, expected)
+            reference = Reference(path, network, dataset, settings, expected)
+            reference.warn()
+            return reference
     with Run(path, "reference", config, device, seed=0) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
         posterior = Posterior(
@@ -166,7 +179,7 @@ def make_reference(
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
             prior_std=settings.prior_std,
-            points_at_once=pairs_at_once(network, device, memory_budget),
+            points_at_once=exact_pairs_at_once(network, device),
         )
         rows_path = run.file("rows.csv", promised=True)
         with RowWriter(rows_path):  # opening it mends a torn last line
@@ -209,6 +222,7 @@ def make_reference(
                         say(f"The chains of the full data, run {seed + 1}, have not mixed: {'; '.join(found.reasons)}.")
                 checkpoint.unlink(missing_ok=True)
         run.record("done")
+    reference.warn()
     return reference
 
 

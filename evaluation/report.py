@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from bpc.coreset import Pseudocoreset, load_coreset
-from bpc.files import load_tensors
+from bpc.coreset import SAFE_NAME, Pseudocoreset, load_coreset
+from bpc.files import load_tensors, own_content
 from evaluation.compare import METHODS, method_label
 from evaluation.metrics import MetricSums, empty_sums, update
 from evaluation.plots import (
@@ -49,11 +49,18 @@ def find_predictives(paths: Iterable[Path]) -> dict[tuple[str, int, str, str], d
     cells: dict[tuple[str, int, str, str], dict[str, list[MetricSums]]] = {}
     for path in _search(paths, "predictive-*.safetensors"):
         tensors, metadata = load_tensors(path, what="a saved predictive")
-        if metadata.get("format") != PREDICTIVE_FORMAT or not bool(torch.isfinite(tensors["probs"]).all()):
+        if metadata.get("format") != PREDICTIVE_FORMAT:
             continue
-        key = (metadata["dataset"], int(metadata["ipc"]), metadata["sampler"], metadata["protocol"])
-        label = method_label(metadata["method"])
-        sums = update(empty_sums(), tensors["probs"], tensors["labels"])
+        with own_content(path):
+            words = [metadata[name] for name in ("dataset", "sampler", "protocol", "method")]
+            bad = [word for word in words if not SAFE_NAME.fullmatch(word)]  # they become parts of a file's name
+            if bad:
+                raise ValueError(f"{bad[0][:60]!r} is no name")
+            key = (metadata["dataset"], int(metadata["ipc"]), metadata["sampler"], metadata["protocol"])
+            label = method_label(metadata["method"])
+            if not bool(torch.isfinite(tensors["probs"]).all()):
+                continue
+            sums = update(empty_sums(), tensors["probs"], tensors["labels"])
         cells.setdefault(key, {}).setdefault(label, []).append(sums)
     rank = {label: i for i, label in enumerate(METHODS.values())}
     return {

@@ -5,25 +5,30 @@ Every command skips what is done, so a plan is resumed by calling it again. Noth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bpc.errors import unknown_name
-from bpc.files import write_atomic
-from evaluation.compare import load_runs
+from bpc.files import write_text
+from evaluation.compare import load_runs, moments_of
+from evaluation.moments import Moments, moments
 from evaluation.plan import Command, Step, plan_of
 from evaluation.published import load_published
 from evaluation.ssl.studies import SSL_SCALES, table1
+from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown
+from evaluation.tables import METRIC_COLUMNS, PUBLISHED
 from evaluation.vae.studies import VAE_PLANS, VAE_SCALES, VaeScale
 
-__all__ = ["SCALES", "TARGETS", "Scale", "Target", "demo_plan", "find_target", "tabulate"]
+__all__ = ["SCALES", "TARGETS", "Scale", "Target", "demo_plan", "find_target", "tabulate", "variants"]
 
 LEARNED = ("fkl", "rkl", "wasserstein")
 SELECTED = ("random", "herding", "kcenter", "craig", "adacore")
+VARIANT_METRICS = ("accuracy", "nll", "nll_kim2022", "ece", "brier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +203,6 @@ def _table6(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
 
 
 def _table7(scale: Scale, out: Path, common: Command) -> Iterator[Command]:
-    from dataclasses import replace
-
     small = scale.dataset == "digits"
     for dataset in ("digits",) if small else ("cifar100", "imagenette"):
         mine = replace(scale, dataset=dataset)
@@ -356,22 +359,36 @@ def find_target(name: str) -> Target:
     return TARGETS[name]
 
 
-def tabulate(target: Target, out: Path) -> pd.DataFrame:
+def tabulate(target: Target, out: Path) -> list[Table]:
     """The scored variants of one method: a row for each, with the published numbers where the paper has them.
 
     Returns:
-        Columns setting, dataset, sampler, protocol, metric, mean, std, n, published, published_std; written to
-        ``variants.csv`` and ``variants.md`` in `out`.
+        A table for each dataset, sampler and protocol, as in ``variants.md``. ``variants.csv`` has the columns setting, dataset,
+        sampler, protocol, metric, mean, std, n, n_nonfinite, mean_finite (`evaluation.moments`), published, published_std.
     """
+    rows = variants(target, out)
+    keys = ["dataset", "sampler", "protocol"]
+    tables = [
+        _variants_table(f"{target.what}: {dataset}, sampler {sampler}, protocol {protocol}.", part)
+        for (dataset, sampler, protocol), part in rows.groupby(keys, sort=False)
+    ]
+    write_text(out / "variants.csv", rows.to_csv(index=False))
+    write_text(out / "variants.md", tables_to_markdown(tables))
+    return tables
+
+
+def variants(target: Target, out: Path) -> pd.DataFrame:
+    """A row for each folder below ``scores/``, dataset, sampler, protocol and metric: what ``variants.csv`` has."""
     published = load_published()
     records = []
     for folder in sorted(p for p in (out / "scores").iterdir() if (p / "rows.csv").is_file()):
         rows = load_runs([folder])
         for (dataset, sampler, protocol, metric), group in rows.groupby(["dataset", "sampler", "protocol", "metric"]):
-            if metric not in ("accuracy", "nll", "nll_kim2022", "ece", "brier"):
+            if metric not in VARIANT_METRICS:
                 continue
             record = {"setting": folder.name, "dataset": dataset, "sampler": sampler, "protocol": protocol}
-            record |= {"metric": metric, "mean": group["value"].mean(), "std": group["value"].std(), "n": len(group)}
+            record |= {"metric": metric, **moments(group["value"])._asdict()}
+            record |= {"published": math.nan, "published_std": math.nan}
             method, ipc = target.published.get(folder.name, ("", ""))
             # the published NLL is the variant by batches
             paper = published[
@@ -383,41 +400,32 @@ def tabulate(target: Target, out: Path) -> pd.DataFrame:
             if len(paper) and dataset == "cifar10":
                 record |= {"published": paper["value"].iloc[0], "published_std": paper["std"].iloc[0]}
             records.append(record)
-    table = pd.DataFrame(records)
-    for name in ("published", "published_std"):
-        if name not in table:
-            table[name] = float("nan")
-    write_atomic(out / "variants.csv", lambda stream: stream.write(table.to_csv(index=False).encode()))
-    write_atomic(out / "variants.md", lambda stream: stream.write(_markdown(table, target).encode()))
-    return table
+    return pd.DataFrame(records)
 
 
-def _markdown(table: pd.DataFrame, target: Target) -> str:
-    def cell(row: pd.Series, value: str, spread: str) -> str:
-        return (
-            ""
-            if pd.isna(row[value])
-            else f"{row[value]:.4f}" + ("" if pd.isna(row[spread]) else f" ± {row[spread]:.4f}")
-        )
-
-    metrics = list(dict.fromkeys(table["metric"]))
-    printed = [m for m in metrics if table.loc[table["metric"] == m, "published"].notna().any()]
-    header = ["setting", *(x for m in metrics for x in ([m, "published"] if m in printed else [m]))]
-    place = table.iloc[0]
-    lines = [
-        f"# {target.what}",
-        "",
-        f"{place['dataset']}, sampler {place['sampler']}, protocol {place['protocol']}; mean ± standard deviation over "
-        f"{place['n']} chains (seeds) on one learned coreset each.",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|:--|" + "--:|" * (len(header) - 1),
-    ]
-    for setting, rows in table.groupby("setting", sort=False):
-        by = {row["metric"]: row for _, row in rows.iterrows()}
-        cells = [str(setting)]
-        for m in metrics:
-            cells.append(cell(by[m], "mean", "std"))
-            cells.extend([cell(by[m], "published", "published_std")] if m in printed else [])
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def _variants_table(caption: str, part: pd.DataFrame) -> Table:
+    """A row for each setting, with the metrics that any of them has."""
+    metrics = [metric for metric in VARIANT_METRICS if metric in set(part["metric"])]
+    printed = {m for m in metrics if part.loc[part["metric"] == m, "published"].notna().any()}
+    columns = [Column(name="Setting", key=True, left=True)]
+    for metric in metrics:
+        columns += [replace(METRIC_COLUMNS[metric], ranked=False), *([PUBLISHED] if metric in printed else [])]
+    lines = []
+    for setting, rows in part.groupby("setting", sort=False):
+        by_metric = {row["metric"]: row for _, row in rows.iterrows()}
+        cells: list[Cell] = [str(setting)]
+        for metric in metrics:
+            entry = by_metric.get(metric)
+            cells.append(None if entry is None else moments_of(entry))
+            if metric in printed:
+                cells.append(None if entry is None else Moments(entry["published"], entry["published_std"]))
+        lines.append(TableRow(tuple(cells)))
+    chains = " to ".join(dict.fromkeys(f"{n:,}" for n in (part["n"].min(), part["n"].max())))
+    note = f"Mean ± standard deviation over {chains} chains (seeds) on one learned coreset each."
+    return Table(
+        caption=caption,
+        columns=tuple(columns),
+        blocks=(tuple(lines),),
+        notes=(note,),
+        repeats="chains",
+    )

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pandas as pd
 
 from bpc.errors import ConfigError, FileFormatError, unknown_name
-from bpc.files import explain_os_error
+from bpc.files import explain_os_error, read_bytes, refuse_special
 from evaluation.metrics import metric_info
 
 __all__ = ["COLUMNS", "Row", "RowWriter", "metrics_of", "read_rows"]
@@ -101,6 +101,7 @@ class RowWriter:
         self.path = Path(path)
         self._descriptor: int | None = None
         try:
+            refuse_special(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
@@ -174,10 +175,7 @@ def read_rows(path: Path | str) -> pd.DataFrame:
         FileFormatError: no such file, another header, or a line that is not a row.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"Cannot read {path}: {error.strerror or error} (expected a rows.csv).") from error
+    content = read_bytes(path, what="a rows.csv")
     _check_header(content, path)
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
@@ -239,7 +237,10 @@ def _parse(record: list[str]) -> list[object]:
     values: list[object] = []
     for name, text in zip(COLUMNS, record, strict=True):
         if name in _INTEGERS:
-            values.append(int(text))
+            number = int(text)
+            if not -(2**63) <= number < 2**63:
+                raise ValueError(f"{name} is {text[:60]}; expected a whole number of 64 bits")
+            values.append(number)
         elif name in _FLOATS:
             values.append(float(text))
         elif name == "higher_is_better":

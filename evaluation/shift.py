@@ -6,28 +6,31 @@ out of the main tables; the tables here are made of them.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bpc.data import CORRUPTIONS
 from bpc.errors import DataError
-from bpc.files import write_atomic
+from bpc.files import write_text
 from evaluation.compare import _CELL, _TABLE, METHODS, clean_rows, method_label
+from evaluation.moments import moments
+from evaluation.table import Column, Table, TableRow, tables_to_markdown
+from evaluation.tables import METRIC_COLUMNS
 
 __all__ = [
     "corruption_table",
     "mean_corruption_error",
+    "shift_tables",
     "to_markdown",
     "write_corruption_tables",
     "write_shift",
 ]
 
 _NAME = re.compile(r"(?P<base>\w+)@(?P<corruption>\w+)-(?P<severity>\d+)")
-_TITLES = {"accuracy": "Accuracy ↑", "nll": "NLL ↓", "ece": "ECE ↓", "brier": "Brier ↓"}
 
 
 def corruption_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,15 +47,7 @@ def corruption_table(rows: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: no row on corrupted images, or seeds of one method that saw different severities.
     """
-    parsed = _parse(rows)
-    key = [*_CELL, "metric", "corruption"]
-    records = []
-    for cell, group in parsed.groupby(key, sort=False):
-        described = dict(zip(key, cell, strict=True))
-        by_seed = _by_seed(group, f"{described['metric']} of {described['method']} on {described['corruption']}")
-        means = _moments(by_seed.mean(axis=1, skipna=False))
-        records.append({**described, **means, "severities": by_seed.shape[1]})
-    return _sorted(pd.DataFrame(records))
+    return _corruption_cells(rows).drop(columns="moments")
 
 
 def mean_corruption_error(rows: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
@@ -76,6 +71,27 @@ def mean_corruption_error(rows: pd.DataFrame, *, baseline: str = "random") -> pd
     Raises:
         DataError: no accuracy on corrupted images, or methods that saw different corruptions.
     """
+    return _error_cells(rows, baseline).drop(columns=["moments", "relative_moments"])
+
+
+def _corruption_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """`corruption_table` with a column `moments`."""
+    parsed = _parse(rows)
+    key = [*_CELL, "metric", "corruption"]
+    records = []
+    for cell, group in parsed.groupby(key, sort=False):
+        described = dict(zip(key, cell, strict=True))
+        by_seed = _by_seed(group, f"{described['metric']} of {described['method']} on {described['corruption']}")
+        means = moments(by_seed.mean(axis=1, skipna=False))
+        printed = {"mean": means.mean, "std": means.std, "n": means.n}
+        records.append({**described, **printed, "severities": by_seed.shape[1], "moments": means})
+    return _sorted(pd.DataFrame(records))
+
+
+def _error_cells(rows: pd.DataFrame, baseline: str = "random") -> pd.DataFrame:
+    """`mean_corruption_error` with columns `moments` and `relative_moments`; the latter are those of no seed where there is no
+    baseline, or one whose own seeds are not all finite.
+    """
     parsed = _parse(rows)
     parsed = parsed[parsed["metric"] == "accuracy"]
     if parsed.empty:
@@ -88,7 +104,7 @@ def mean_corruption_error(rows: pd.DataFrame, *, baseline: str = "random") -> pd
     for cell, error in errors.items():
         described = dict(zip(_CELL, cell, strict=True))
         base = errors.get(tuple({**described, "method": baseline, "augment": False}.values()))
-        relative = pd.Series(math.nan, index=error.index)
+        against = moments([])
         if base is not None:
             if set(base.columns) != set(error.columns):
                 raise DataError(
@@ -96,43 +112,43 @@ def mean_corruption_error(rows: pd.DataFrame, *, baseline: str = "random") -> pd
                     f"on {base.shape[1]}, or on others; evaluate both on the same to compare them."
                 )
             # means and not sums over severities: the ratio is the same
-            relative = (_by_corruption(error) / _by_corruption(base).mean(axis=0, skipna=False)).mean(
-                axis=1, skipna=False
-            )
-        mce, against = _moments(error.mean(axis=1, skipna=False)), _moments(relative)
+            expected = _by_corruption(base).mean(axis=0, skipna=False)
+            if np.isfinite(expected).all():
+                against = moments((_by_corruption(error) / expected).mean(axis=1, skipna=False))
+        mce = moments(error.mean(axis=1, skipna=False))
         records.append(
             {
                 **described,
-                "mce": mce["mean"],
-                "mce_std": mce["std"],
-                "relative_mce": against["mean"],
-                "relative_mce_std": against["std"],
-                "n": mce["n"],
+                "mce": mce.mean,
+                "mce_std": mce.std,
+                "relative_mce": against.mean,
+                "relative_mce_std": against.std,
+                "n": mce.n,
                 "corruptions": error.columns.get_level_values("corruption").nunique(),
                 "severities": error.columns.get_level_values("severity").nunique(),
+                "moments": mce,
+                "relative_moments": against,
             }
         )
     return _sorted(pd.DataFrame(records))
 
 
-def to_markdown(rows: pd.DataFrame) -> str:
-    """GitHub Markdown: for each dataset, network, size, sampler and protocol one table a metric, corruptions down and methods
-    across (mean ± standard deviation over seeds of the mean over severities), and the mean corruption errors below.
+def shift_tables(rows: pd.DataFrame) -> list[Table]:
+    """For each dataset, network, size, sampler and protocol one table per metric, corruptions down and methods across (mean ±
+    standard deviation over seeds of the mean over severities), and the mean corruption errors below the accuracy.
     """
-    table, errors = corruption_table(rows), mean_corruption_error(rows)
-    parts = ["# Corrupted images"]
-    for place, ipc, here in _panels(table):
+    cells, errors = _corruption_cells(rows), _error_cells(rows)
+    tables = []
+    for place, ipc, here in _panels(cells):
         mine = errors[(errors[_TABLE] == list(place)).all(axis=1) & errors["ipc"].isin(here["ipc"].unique())]
-        dataset, architecture, sampler, protocol = place
-        size = f", {ipc} ipc" if ipc else ""
-        parts.append(f"## {dataset}, {architecture}{size}, sampler {sampler}, protocol {protocol}")
-        for metric, cells in here.groupby("metric", sort=False):
-            parts.append(_markdown_table(str(metric), cells, mine if metric == "accuracy" else None))
-    parts.append(
-        "Mean ± standard deviation over seeds; a corruption's number is the mean over its severities. mCE is the mean error, "
-        "relative mCE is relative to the random coreset of the same size, corruption by corruption."
-    )
-    return "\n\n".join(parts) + "\n"
+        for metric, part in here.groupby("metric", sort=False):
+            tables.append(_metric_table(place, ipc, str(metric), part, mine if metric == "accuracy" else None))
+    return tables
+
+
+def to_markdown(rows: pd.DataFrame) -> str:
+    """`shift_tables` as GitHub Markdown."""
+    return tables_to_markdown(shift_tables(rows), "Corrupted images")
 
 
 def write_corruption_tables(rows: pd.DataFrame, folder: Path | str) -> list[Path]:
@@ -142,10 +158,7 @@ def write_corruption_tables(rows: pd.DataFrame, folder: Path | str) -> list[Path
         "corruptions.csv": corruption_table(rows).to_csv(index=False, lineterminator="\n"),
         "mce.csv": mean_corruption_error(rows).to_csv(index=False, lineterminator="\n"),
     }
-    paths = [Path(folder) / name for name in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_atomic(path, _writer(text.encode()))
-    return paths
+    return [write_text(Path(folder) / name, text) for name, text in texts.items()]
 
 
 def write_shift(rows: pd.DataFrame, folder: Path | str) -> list[Path]:
@@ -175,39 +188,40 @@ def _panels(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], int, pd.Data
             yield tuple(map(str, place)), int(ipc), part[(part["ipc"] == ipc) | full]
 
 
-def _writer(data: bytes) -> Callable[..., int]:
-    return lambda stream: stream.write(data)
-
-
-def _markdown_table(metric: str, cells: pd.DataFrame, errors: pd.DataFrame | None) -> str:
+def _metric_table(
+    place: tuple[str, ...], ipc: int, metric: str, cells: pd.DataFrame, errors: pd.DataFrame | None
+) -> Table:
+    """Corruptions down, methods across, and the errors (if any) in a block of their own."""
     rank = {method: i for i, method in enumerate(METHODS)}
     keys = cells[["method", "augment"]].drop_duplicates().itertuples(index=False, name=None)
-    columns = {
-        (method, augment): method_label(str(method), bool(augment))
-        for method, augment in sorted(keys, key=lambda key: (rank.get(key[0], len(rank)), *key))
-    }
+    methods = sorted(keys, key=lambda key: (rank.get(key[0], len(rank)), *key))
 
-    def line(name: str, frame: pd.DataFrame, value: str, spread: str) -> str:
-        found = frame.set_index(["method", "augment"])
-        texts = [
-            _plus_minus(found.loc[key, value], found.loc[key, spread]) if key in found.index else "" for key in columns
-        ]
-        return " | ".join([f"| {name}", *texts]) + " |"
+    def line(name: str, frame: pd.DataFrame, value: str = "moments") -> TableRow:
+        found = dict(zip(zip(frame["method"], frame["augment"], strict=True), frame[value], strict=True))
+        return TableRow((name, *(found.get(method) for method in methods)), name.removesuffix(" ↓"))
 
-    head = [f"| {_TITLES.get(metric, metric)}", *columns.values()]
-    lines = [" | ".join(head) + " |", "| :-- |" + " --: |" * len(columns)]
-    lines += [line(str(name), part, "mean", "std") for name, part in cells.groupby("corruption", sort=False)]
+    described = METRIC_COLUMNS.get(metric, Column(name=metric))
+    blocks = [tuple(line(str(name), part) for name, part in cells.groupby("corruption", sort=False))]
+    note = "Mean ± standard deviation over seeds; a corruption's number is the mean over its severities."
     if errors is not None:
-        lines.append(line("**mCE ↓**", errors, "mce", "mce_std"))
+        blocks.append((line("mCE ↓", errors),))
+        note += " mCE is the mean error"
         if errors["relative_mce"].notna().any():
-            lines.append(line("**relative mCE ↓**", errors, "relative_mce", "relative_mce_std"))
-    return "\n".join(lines)
-
-
-def _plus_minus(value: float, spread: float) -> str:
-    if math.isnan(value):
-        return "—"
-    return f"{value:.4f}" + ("" if math.isnan(spread) else f" ±{spread:.4f}")
+            blocks[-1] += (line("relative mCE ↓", errors, "relative_moments"),)
+            note += ", relative mCE is relative to the random coreset of the same size, corruption by corruption"
+        note += "."
+    dataset, architecture, sampler, protocol = place
+    size = f", {ipc} ipc" if ipc else ""
+    return Table(
+        caption=f"{dataset}, {architecture}{size}, sampler {sampler}, protocol {protocol}: {described.heading}",
+        columns=(
+            Column(name="Corruption", key=True, left=True),
+            *(Column(name=method_label(str(method), bool(augment))) for method, augment in methods),
+        ),
+        blocks=tuple(blocks),
+        notes=(note,),
+        transposed=True,
+    )
 
 
 def _parse(rows: pd.DataFrame) -> pd.DataFrame:
@@ -242,19 +256,9 @@ def _by_corruption(values: pd.DataFrame) -> pd.DataFrame:
     return values.T.groupby(level="corruption").mean().where(values.T.notna().groupby(level="corruption").all()).T
 
 
-def _moments(values: pd.Series) -> dict[str, float]:
-    """Mean, std (n - 1) and number of the seeds; both nan as soon as one seed is."""
-    known = bool(values.notna().all())
-    return {
-        "mean": float(values.mean()) if known else math.nan,
-        "std": float(values.std(ddof=1)) if known and len(values) > 1 else math.nan,
-        "n": len(values),
-    }
-
-
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     """In the order of the main tables: methods as in `METHODS`, corruptions as in the benchmark."""
-    ranks = {"method": list(METHODS), "corruption": list(CORRUPTIONS), "metric": list(_TITLES)}
+    ranks = {"method": list(METHODS), "corruption": list(CORRUPTIONS), "metric": list(METRIC_COLUMNS)}
     names = [name for name in (*_TABLE, "ipc", "metric", "method", "augment", "corruption") if name in table.columns]
     order = table[names].copy()
     for name, known in ranks.items():

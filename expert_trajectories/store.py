@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bpc.divergences import ExpertWindow
 from bpc.errors import ConfigError, DataError, FileFormatError
-from bpc.files import explain_os_error, read_json, write_json
+from bpc.files import explain_os_error, read_bytes, read_json, remove_temporary, write_json
 
 __all__ = ["TrajectoryStore"]
 
@@ -126,6 +126,7 @@ class TrajectoryStore:
             raise ConfigError(f"Another process is training experts into {self.path}; wait for it.") from None
         try:
             self._journals.clear()
+            remove_temporary(self.path, self.files_in(self.path))
             yield
         finally:
             lock.release()
@@ -143,16 +144,23 @@ class TrajectoryStore:
         if cached is not None and cached[0] == size:
             return cached[1]
         records: list[dict[str, Any]] = []
-        for number, line in enumerate(journal.read_text().splitlines(keepends=True)):
-            if not line.endswith("\n"):
+        for number, line in enumerate(read_bytes(journal, what="a journal of snapshots").splitlines(keepends=True)):
+            if not line.endswith(b"\n"):
                 break  # being written, or torn by a kill
             try:
                 record = json.loads(line)
                 if record["epoch"] != number:
-                    raise ValueError(f"epoch {record['epoch']} on line {number + 1}")
-            except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(f"epoch {record['epoch']!r:.40} on line {number + 1}")
+                if not isinstance(record["crc32"], int):
+                    raise ValueError("its crc32 is no whole number")
+                wrong = [k for k, v in record.items() if isinstance(v, bool) or not isinstance(v, (int, float))]
+                if wrong:
+                    raise ValueError(f"{wrong[0]!r:.40} is no number")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise FileFormatError(f"{journal} is damaged at line {number + 1}: {error}.") from error
             records.append(record)
+        if data.exists() and not data.is_file():
+            raise FileFormatError(f"{data} is not a file; expected snapshots.")
         have = (data.stat().st_size if data.exists() else 0) // (4 * self.num_params)
         if have < len(records):
             raise FileFormatError(
@@ -226,6 +234,11 @@ class TrajectoryStore:
                 if zlib.crc32(row.astype("<f4", copy=False).tobytes()) != records[epoch]["crc32"]:
                     raise FileFormatError(
                         f"{data} is corrupt at epoch {epoch}: its checksum does not match. "
+                        f"Delete expert_{expert:04d}.* and train it again."
+                    )
+                if not np.isfinite(row).all():
+                    raise FileFormatError(
+                        f"{data} holds NaN or infinity at epoch {epoch}: no expert of ours does. "
                         f"Delete expert_{expert:04d}.* and train it again."
                     )
                 self._verified.add((expert, epoch))

@@ -34,29 +34,49 @@ def net():
     return ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
 
 
+def moved(named_tuple, *to):
+    """Every floating tensor of it there."""
+    move = {
+        k: v.to(*to) for k, v in named_tuple._asdict().items() if isinstance(v, torch.Tensor) and v.is_floating_point()
+    }
+    labels = {k: v.to(to[0]) for k, v in named_tuple._asdict().items() if isinstance(v, torch.Tensor) and k not in move}
+    return named_tuple._replace(**move, **labels)
+
+
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_divergences(device, net, digits, name):
-    """Every draw is made on the CPU here and moved, so both devices see the same numbers."""
+def test_divergences(device, net, digits, name, monkeypatch):
+    """float32 on the device, in pieces, against float64 on the CPU, in one: the same draws, made on the CPU."""
     preset = dataclasses.replace(distill_preset("digits", name, 1), inner_steps=3, samples=4, steps=2)
-    data = digits.to(device)
+    initial = initial_coreset(digits, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
+    initial = initial._replace(weights=initial.weights * torch.linspace(0.5, 1.5, 10))
     snapshots = net.init(3, torch.Generator().manual_seed(0))
-    results = []
-    for place in ("cpu", device):
-        divergence = make_divergence(name, preset, Classifier(net), None, at_once=5 if place == "cpu" else 0)
-        here = digits if place == "cpu" else data
-        initial = initial_coreset(here, 1, source="real", student_lr=0.03, total_weight=None, seed=0)
-        window = ExpertWindow(snapshots[: 1 + divergence.expert_epochs].to(place))
-        real = real_batches(here, 50)(torch.Generator().manual_seed(1)) if divergence.needs_real else None
-        if name == "wasserstein":
-            gradient = divergence.adjoint(initial, window, [None] * 3)
-            results.append(gradient.points.cpu())
-        else:
-            generator = torch.Generator(place).manual_seed(2)
-            gradient = divergence.gradient(initial, window, real, generator)
-            assert torch.isfinite(gradient.points).all()
-            results.append(gradient.points.cpu())
-    if name == "wasserstein" or device == "cpu":
-        torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
+    batch = real_batches(digits, 50)(torch.Generator().manual_seed(1))
+    stream = torch.Generator()
+    on_cpu = torch.randn
+
+    def draw(*shape, generator, device, dtype):
+        assert generator is stream
+        return on_cpu(*shape, generator=stream, dtype=torch.float64).to(device, dtype)
+
+    monkeypatch.setattr(torch, "randn", draw)
+    found = []
+    for place, dtype, at_once in (("cpu", torch.float64, 0), (device, torch.float32, 7)):
+        stream.manual_seed(2)
+        divergence = make_divergence(name, preset, Classifier(net), None, at_once=at_once)
+        window = ExpertWindow(snapshots[: 1 + divergence.expert_epochs].to(place, dtype))
+        real = moved(batch, place, dtype) if divergence.needs_real else None
+        gradient = divergence.gradient(moved(initial, place, dtype), window, real, stream)
+        assert gradient.points.device.type == place and gradient.points.dtype == dtype
+        found.append(moved(gradient, "cpu", torch.float64))
+    exact, got = found
+    for field, value in exact._asdict().items():
+        if field == "value" and name == "rkl":
+            assert bool(value.isnan())
+            continue
+        scale = float(value.abs().max())
+        if field in ("points", "weights"):
+            assert scale > 0, field
+        torch.testing.assert_close(getattr(got, field), value, rtol=0, atol=1e-3 * scale, msg=field)
 
 
 def test_experts_distillation_and_scores(device, net, digits, tmp_path):

@@ -110,7 +110,7 @@ def test_resumed_is_uninterrupted(initial, tmp_path):
 
 def test_divergence_names_the_step(initial):
     loop = distill(start(initial), Pull(), window, None, OuterConfig(lr_points=1e20, momentum=0.9), steps=9, seed=0)
-    with pytest.raises(NumericalError, match=r"diverged at step [2-9]"):
+    with pytest.raises(NumericalError, match=r"diverged at step [2-9](?!.*checkpoint is good)"):
         for state in loop:
             assert torch.isfinite(state.coreset.points).all()
 

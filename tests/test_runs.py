@@ -16,7 +16,7 @@ from bpc.files import (
     write_atomic,
     write_json,
 )
-from bpc.runs import Run, check_folder, default_out, read_run
+from bpc.runs import Run, check_folder, default_out, own_file, read_run
 
 CPU = torch.device("cpu")
 
@@ -225,3 +225,19 @@ def test_advice_fits_what_was_tried():
     assert str(explain_os_error(denied, "x", doing="read or write")) == (
         "Cannot read or write x: no permission to read or write it: check the path and its permissions."
     )
+
+
+@pytest.mark.parametrize("name", [".files", "log.jsonl", "rows.csv"])
+def test_a_link_leads_no_run_to_another_file(tmp_path, name):
+    """In a folder that somebody shared, the run's lines were appended to whatever the link led to."""
+    path = finished(tmp_path / "r")
+    (tmp_path / "thesis.tex").write_text("five years")
+    (path / name).unlink()
+    (path / name).symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(ConfigError, match="is a link"), Run(path, "evaluate", {"a": 1}, CPU) as run:
+        run.log(step=2)
+        run.file("rows.csv")
+        run.file("another.png")
+    with pytest.raises(ConfigError, match="is a link"):
+        own_file(path, name if name != ".files" else "another.png")
+    assert (tmp_path / "thesis.tex").read_text() == "five years"

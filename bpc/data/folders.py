@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,13 +112,31 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _opened(path: Path, use: Callable[[Image.Image], object]) -> None:
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Around Pillow, in the main thread: an image of too many pixels is an error, and no other warning of its is printed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def opened(path: Path, use: Callable[[Image.Image], object]) -> None:
     """Call `use` on an opened image; whatever a damaged file makes decoders raise becomes a `DataError`."""
     try:
+        with reading(path):
+            path.open("rb").close()
         with Image.open(path) as image:
             use(image)
     except DataError:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise bad_file(
+            path,
+            str(error).partition(",")[0],
+            f"at most {Image.MAX_IMAGE_PIXELS:,} pixels, since a small file can unpack to any size",
+            "Scale the image down or remove it",
+        ) from error
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, ...
         size = path.stat().st_size if path.exists() else 0
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -142,7 +162,8 @@ def read_header(path: Path) -> ImageHeader:
             )
         found.append(ImageHeader(image.width, image.height, image.mode in GRAY_MODES))
 
-    _opened(path, look)
+    with _decoding():
+        opened(path, look)
     return found[0]
 
 
@@ -166,7 +187,14 @@ def decode_images(
         DataError: a file does not decode, or is smaller than `crop`.
     """
     mode = "L" if channels == 1 else "RGB"
-    out = np.empty((len(files), channels, *size), dtype=np.uint8)
+    try:
+        out = np.empty((len(files), channels, *size), dtype=np.uint8)
+    except MemoryError:
+        gigabytes = len(files) * channels * size[0] * size[1] / 1e9
+        raise DataError(
+            f"{len(files):,} images of {size[1]}x{size[0]} take {gigabytes:,.0f} GB, more than there is. Take fewer, or scale "
+            "them down: a folder's name with @64 at its end is scaled to 64x64."
+        ) from None
 
     def decode(i: int) -> None:
         def store(image: Image.Image) -> None:
@@ -180,9 +208,10 @@ def decode_images(
             pixels = np.asarray(_fit(image.convert(mode), size))
             out[i] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
-        _opened(files[i], store)
+        opened(files[i], store)
 
-    _in_threads(decode, range(len(files)), what)
+    with _decoding():
+        _in_threads(decode, range(len(files)), what)
     return out
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from bpc.data.download import DownloadError, fetch
-from bpc.data.sources import RemoteFile, bad_file, cache_folder, resolve_root
+from bpc.data.folders import decode_images, read_header
+from bpc.data.sources import RemoteFile, cache_folder, resolve_root
 from bpc.errors import StorageError
 from bpc.files import write_atomic
 from bpc.progress import say
@@ -80,7 +81,7 @@ def _say_once(message: str) -> None:
 def _find(remote: RemoteFile) -> Path | None:
     root = resolve_root(_root)  # the environment's where none was named
     for folder in ([] if root is None else [root / "frost"]) + [cache_folder() / "frost"]:
-        if (folder / remote.name).is_file():
+        if os.path.isfile(folder / remote.name):
             return folder / remote.name
     try:
         return fetch(remote, cache_folder() / "frost")
@@ -89,13 +90,10 @@ def _find(remote: RemoteFile) -> Path | None:
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.float64)  # drops transparency, as the authors' reader does
-    except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged file
-        raise bad_file(
-            path, "no readable picture", "a photograph of frost", "Delete it to have it downloaded"
-        ) from error
+    """A photograph (h, w, 3) in 0..255; its transparency is dropped, as by the authors' reader."""
+    header = read_header(path)
+    pixels = decode_images([path], channels=3, size=(header.height, header.width), what="Reading frost")
+    return pixels[0].transpose(1, 2, 0).astype(np.float64)
 
 
 def _drawn(number: int) -> npt.NDArray[np.float64]:

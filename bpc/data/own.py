@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from bpc.data.dataset import Dataset, Split
 from bpc.data.folders import decode_images, list_classes, read_header, subfolders
 from bpc.data.sources import bad_file, reading
 from bpc.data.splits import Int64Array, UInt8Array, channel_statistics, stratified_split
-from bpc.errors import DataError, FileFormatError
+from bpc.errors import ConfigError, DataError, FileFormatError
 from bpc.files import load_tensors
 
 __all__ = ["load_own", "own_path", "read_arrays"]
@@ -37,14 +38,21 @@ def own_path(name: str) -> tuple[Path, int | None] | None:
 
     ``photos@64`` means the folder ``photos`` with every image scaled and cut to 64x64, unless a path has that
     very name.
+
+    Raises:
+        ConfigError: there is the folder, and what follows @ is no size.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):
         return path, None
-    match = re.fullmatch(r"(.+)@([1-9][0-9]{0,3})", name)
-    if match and Path(match[1]).expanduser().exists():
-        return Path(match[1]).expanduser(), int(match[2])
-    return None
+    stem, at, side = name.rpartition("@")
+    if not at or not stem or not os.path.exists(Path(stem).expanduser()):
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}", side) or int(side) == 0:
+        raise ConfigError(
+            f"{name}: the size after @ is {side!r}; expected a whole number from 1 to 9999, as in {stem}@64 for 64x64 pixels."
+        )
+    return Path(stem).expanduser(), int(side)
 
 
 def load_own(path: Path, *, side: int | None = None) -> Dataset:

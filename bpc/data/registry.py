@@ -13,7 +13,7 @@ from bpc.data.dataset import Dataset, ImageParts
 from bpc.data.download import DownloadError, install
 from bpc.data.own import load_own, own_path
 from bpc.data.records import DATASETS, UNLABELLED
-from bpc.data.sources import Source, find_archive, find_folder, resolve_root, search_places
+from bpc.data.sources import Source, find_archive, find_folder, resolve_root, root_problem, search_places
 from bpc.errors import ConfigError, DataError, StorageError, unknown_name
 from bpc.seeding import make_generator
 
@@ -176,8 +176,8 @@ def _locate(source: Source, data_root: Path | None, *, download: bool) -> Path:
         reason = f"It cannot be downloaded from here: {source.by_hand}."
     elif not download:
         reason = "Downloading is turned off."
-    elif root is not None and not root.is_dir():
-        reason = f"Nothing is downloaded, because the data root {root} does not exist."
+    elif root is not None and (problem := root_problem(root)):
+        reason = f"Nothing is downloaded, because the data root {root} {problem}."
     else:
         try:
             return install(source)

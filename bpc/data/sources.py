@@ -11,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 from bpc.errors import DataError
+from bpc.files import refuse_special
 
 __all__ = [
     "RemoteFile",
@@ -21,6 +22,7 @@ __all__ = [
     "find_folder",
     "reading",
     "resolve_root",
+    "root_problem",
     "search_places",
 ]
 
@@ -75,7 +77,7 @@ class Source:
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder` looks like this dataset's folder; reads no file."""
-        return any((folder / marker).exists() for marker in self.markers)
+        return any(os.path.exists(folder / marker) for marker in self.markers)  # False, too, where one may not look
 
 
 def cache_folder() -> Path:
@@ -112,16 +114,30 @@ def find_archive(source: Source, data_root: Path | str | None) -> Path | None:
     if not source.archive or root is None:
         return None
     path = root / source.remotes[0].name
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def search_places(source: Source, data_root: Path | str | None) -> list[str]:
     """Every place that `find_folder` looks in, for messages."""
     root = resolve_root(data_root)
     places = [str(folder) for folder in _candidates(source, data_root)]
-    if root is not None and not root.is_dir():
-        places.insert(0, f"{root} (which does not exist)")
+    problem = "" if root is None else root_problem(root)
+    if problem:
+        places.insert(0, f"{root} (which {problem})")
     return places
+
+
+def root_problem(root: Path) -> str:
+    """Why nothing can be found in a data root: "does not exist", and so on; empty where it can be looked into."""
+    try:
+        os.scandir(root).close()
+    except FileNotFoundError:
+        return "does not exist"
+    except NotADirectoryError:
+        return "is a file, not a folder"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""
 
 
 def bad_file(path: Path | str, came: str, expected: str, advice: str = RESTORE) -> DataError:
@@ -131,8 +147,9 @@ def bad_file(path: Path | str, came: str, expected: str, advice: str = RESTORE) 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a failure of the operating system to read `path` into a `DataError`."""
+    """Turn a failure of the operating system to read `path` into a `DataError`, and do not wait at a pipe."""
     try:
+        refuse_special(path)
         yield
     except FileNotFoundError as error:
         raise bad_file(path, "there is no such file", "one of the dataset's files") from error

@@ -3,7 +3,8 @@ r"""What a ConvNet spends outside its large convolutions, with gradients written
 torch's own gradient of a strided average pool allocates and zeroes a full-size tensor for every slice, that of a group norm's
 gradient is a dozen elementwise passes, and oneDNN computes the gradient of a three-channel image as if it had sixteen. All of
 this is bound by memory, not arithmetic. The functions here give the same numbers to rounding in fewer passes; tests compare first
-and second derivatives with torch's. They can be differentiated twice, as the Wasserstein adjoint needs, not three times.
+and second derivatives with torch's. `norm_relu_pool` can be differentiated twice, as the Wasserstein adjoint needs; a third
+derivative is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def norm_relu_pool(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     Args:
         x: (n, c, h, w), contiguous.
         gain, bias: (c,).
+
+    Raises:
+        NotImplementedError: a second derivative is taken with ``create_graph=True``, for a third.
     """
     result: Tensor = _NormReluPool.apply(x, gain, bias)
     return result
@@ -82,8 +86,12 @@ class _NormReluPoolGradient(torch.autograd.Function):
         return _aten.native_group_norm_backward(v, x, mean, rstd, gain, n, c, h * w, c, [True, True, True])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, a: Tensor | None, b: Tensor | None, c: Tensor | None) -> Any:
+        # torch's once_differentiable looks at the cotangents only: with constant ones it would drop the terms through x and gain
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "norm_relu_pool has no third derivative: take its second derivatives without create_graph=True."
+            )
         x, gain, z, mean, rstd, v = ctx.saved_tensors
         shape, k = x.shape, x.shape[1]
         x, v = x.flatten(2), v.flatten(2)

@@ -1,8 +1,8 @@
 """Warm-up for HMC and NUTS: step size by dual averaging, diagonal mass by windows of growing length; every chain its own.
 
 Step size: Hoffman & Gelman (2014), Algorithm 4 for a first guess and section 3.2.1 for the adaptation. Mass: the variance of each
-parameter over a window, in Stan's schedule (fast, slow windows that double, fast); chains share nothing, so k chains in one batch
-equal k chains alone.
+parameter over a window, in Stan's schedule (fast, slow windows that double, fast). Chains share nothing but a batch: k chains
+together are k chains alone up to the rounding of the density's sums, see `bpc.posterior.Posterior`.
 """
 
 from __future__ import annotations

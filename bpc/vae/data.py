@@ -9,28 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bpc.data import load_dataset, load_unlabelled, unlabelled_names
+from bpc.data import dataset_names, load_dataset, load_unlabelled, unlabelled_names
 from bpc.errors import unknown_name
 from bpc.vae.likelihoods import PixelLikelihood
 
 __all__ = ["LIMIT", "ImageData", "ImageSplit", "batches", "image_dataset_names", "load_images", "present"]
 
 LIMIT = 20_000
-
-# What the papers model each dataset by: Tomczak and Welling 2018 (Section 5.1), the others Ai et al. 2021.
-_LIKELIHOODS = {
-    "digits": "bernoulli",
-    "mnist": "bernoulli",
-    "static_mnist": "bernoulli",
-    "omniglot": "bernoulli",
-    "caltech101_silhouettes": "bernoulli",
-    "frey_faces": "logistic",
-    "histopathology": "logistic",
-    "fashion_mnist": "mse",
-    "cifar10": "mse",
-    "svhn": "mse",
-    "celeba": "mse",
-}
 
 
 @dataclass(frozen=True)
@@ -54,17 +39,12 @@ class ImageSplit:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset for density estimation.
-
-    Attributes:
-        likelihood: what the papers model it by, a key of `bpc.vae.likelihoods.LIKELIHOODS`.
-    """
+    """A dataset for density estimation."""
 
     name: str
     train: ImageSplit
     validation: ImageSplit
     test: ImageSplit
-    likelihood: str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -74,9 +54,7 @@ class ImageData:
 
     def to(self, device: torch.device | str) -> ImageData:
         """The same on `device`."""
-        return ImageData(
-            self.name, self.train.to(device), self.validation.to(device), self.test.to(device), self.likelihood
-        )
+        return ImageData(self.name, self.train.to(device), self.validation.to(device), self.test.to(device))
 
 
 def batches(n: int, size: int, order: torch.Generator | None) -> Iterator[Tensor]:
@@ -97,7 +75,7 @@ def present(split: ImageSplit, index: Tensor, likelihood: PixelLikelihood, gener
 
 def image_dataset_names() -> tuple[str, ...]:
     """The names that `load_images` knows."""
-    return tuple(_LIKELIHOODS)
+    return (*dataset_names(), *unlabelled_names())
 
 
 def load_images(name: str, data_root: Path | None = None, seed: int = 0, *, limit: int = LIMIT) -> ImageData:
@@ -118,7 +96,7 @@ def load_images(name: str, data_root: Path | None = None, seed: int = 0, *, limi
         ConfigError: an unknown name.
         DataError: the files are missing and cannot be downloaded, or are truncated or corrupt.
     """
-    if name not in _LIKELIHOODS:
+    if name not in image_dataset_names():
         raise unknown_name("dataset", name, image_dataset_names())
     if name in unlabelled_names():
         parts = load_unlabelled(name, data_root=data_root, seed=seed, limit=limit)
@@ -129,7 +107,7 @@ def load_images(name: str, data_root: Path | None = None, seed: int = 0, *, limi
         held = len(train) // 6
         kept, last = torch.arange(len(train)).split((len(train) - held, held))
         splits = [train.take(kept), train.take(last), test]
-    return ImageData(name, splits[0], splits[1], splits[2], _LIKELIHOODS[name])
+    return ImageData(name, splits[0], splits[1], splits[2])
 
 
 def _split(images: Tensor, labels: Tensor) -> ImageSplit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from bpc.vae.train import EpochRecord, TrainConfig, load_state, new_state, save_
 __all__ = ["Trained", "VaeSettings", "open_trained", "train_job"]
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "model.safetensors"
+_images = functools.lru_cache(maxsize=1)(load_images)  # training, scores and further models of one command share them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class Trained:
 def _assemble(
     settings: VaeSettings, data_root: Path | None, device: torch.device
 ) -> tuple[ImageData, LatentModel, Prior]:
-    data = load_images(settings.dataset, data_root=data_root, seed=settings.seed)
+    data = _images(settings.dataset, data_root=data_root, seed=settings.seed)
     if settings.train_images:
         data = dataclasses.replace(data, train=pick(data.train, settings.train_images))
     data = data.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +11,12 @@ import pandas as pd
 
 from bpc.ebm.train import SETTINGS
 from bpc.errors import DataError
-from bpc.files import own_content, write_atomic
+from bpc.files import own_content, write_text
 from bpc.runs import read_run
+from evaluation.moments import Moments, moments
 from evaluation.rows import read_rows
 from evaluation.ssl.pictures import plot_accuracy
+from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown, unique_clauses
 from evaluation.variants import differences
 
 __all__ = ["compare", "published"]
@@ -22,6 +25,8 @@ NAMES = {
     "baseline": "Baseline", "unfiltered": "Unfiltered", "entropy": "H", "entropy-random": "H & random",
     "entropy-craig": "H & CRAIG", "entropy-adacore": "H & AdaCore", "entropy-craig-pl": "H & CRAIG & PL",
 }  # fmt: skip
+_SETTING = Column(name="Setting", key=True, left=True)
+_SPREAD = "Mean ± standard deviation over seeds."
 
 
 def published() -> pd.DataFrame:
@@ -73,106 +78,118 @@ def _load(paths: Sequence[Path]) -> pd.DataFrame:
     return rows
 
 
-def _spread(values: pd.Series, factor: float = 100.0, digits: int = 2) -> str:
-    if values.empty:
-        return "-"
-    spread = f" ± {factor * values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{factor * values.mean():.{digits}f}{spread}"
+def compare(paths: Sequence[Path], out: Path, title: str) -> list[Table]:
+    """Write ``comparison.md``, ``.csv`` and a figure for each dataset, number of labels and protocol; returns the tables.
 
-
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def compare(paths: Sequence[Path], out: Path, title: str) -> str:
-    """Write ``comparison.md``, ``.csv`` and a figure for each dataset, number of labels and protocol; returns the Markdown."""
+    Raises:
+        DataError: no scored run is there.
+    """
     rows = _load(paths)
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [f"# {title}", ""]
-    lines += [f"- {scale}" for scale in sorted(set(rows["scale"]))]
     several = rows["protocol"].nunique() > 1
+    tables = []
     for number, ((dataset, labelled, protocol, phase), group) in enumerate(
         rows.groupby(["dataset", "labelled", "protocol", "phase"], sort=True)
     ):
         words = f"{dataset}, {labelled:,} labels{phase}" + (f", {protocol}" if several else "")
         accuracy = group[group["metric"] == "accuracy"]
-        sizes = sorted(set(accuracy["samples"]))
         order = [label for s in SETTINGS for label in sorted(set(accuracy.loc[accuracy["method"] == s, "label"]))]
-        lines += [
-            "",
-            f"## {words}",
-            "",
-            "Test accuracy (%) by L, the number of generated images:",
-            "",
-        ]
-        lines += [_line(["Setting", "seeds", *(f"{s:,}" for s in sizes)]), _line([":--", "--:", *["--:"] * len(sizes)])]
-        for setting in order:
-            mine = accuracy[accuracy["label"] == setting]
-            cells = [_spread(mine.loc[mine["samples"] == s, "value"]) for s in sizes]
-            lines.append(_line([setting, mine["seed"].nunique(), *cells]))
-        lines += _details(group, order)
+        tables += [_accuracy_table(words, accuracy, order), _details_table(words, group, order)]
         name = f"accuracy-{dataset}-{labelled}" + (f"-{protocol}" if several else "") + (f"-{number}" if phase else "")
         plot_accuracy(accuracy, out / f"{name}.png", title=words)
-    lines += ["", *_printed()]
-    text = "\n".join(lines) + "\n"
-    write_atomic(out / "comparison.md", lambda stream: stream.write(text.encode()))
-    write_atomic(out / "comparison.csv", lambda stream: stream.write(rows.to_csv(index=False).encode()))
-    return text
+    tables.append(_published_table())
+    write_text(out / "comparison.md", tables_to_markdown(tables, title))
+    write_text(out / "comparison.csv", rows.to_csv(index=False))
+    return tables
 
 
-def _details(group: pd.DataFrame, order: Sequence[str]) -> list[str]:
-    """A line a setting and L: change against the baseline of the same seed, other metrics, what the filter let through."""
-    head = ["Setting", "L", "change of accuracy (points)", "NLL", "ECE (%)", "agreed", "kept", "of those agreed"]
-    lines = ["", _line(head), _line([":--", *["--:"] * (len(head) - 1)])]
+def _accuracy_table(words: str, accuracy: pd.DataFrame, order: Sequence[str]) -> Table:
+    """Settings down, L across, as the paper prints it."""
+    sizes = sorted(set(accuracy["samples"]))
+    lines = []
+    for setting in order:
+        mine = accuracy[accuracy["label"] == setting]
+        cells = [moments(100 * mine.loc[mine["samples"] == size, "value"]) for size in sizes]
+        lines.append(TableRow((setting, str(mine["seed"].nunique()), *cells), setting))
+    scale = unique_clauses(accuracy["scale"])
+    return Table(
+        caption="; ".join(filter(None, [f"{words}: test accuracy (%) by L, the number of generated images", scale]))
+        + ".",
+        columns=(
+            _SETTING,
+            Column(name="seeds"),
+            *(Column(name=f"{size:,}", better="higher", digits=2) for size in sizes),
+        ),
+        blocks=(tuple(lines),),
+        notes=(_SPREAD,),
+    )
+
+
+def _details_table(words: str, group: pd.DataFrame, order: Sequence[str]) -> Table:
+    """A row for each setting and L: change against the baseline of the same seed, other metrics, what the filter let through."""
     by = {m: group[group["metric"] == m].set_index("seed") for m in ("accuracy", "nll", "ece")}
     baseline = by["accuracy"][by["accuracy"]["method"] == "baseline"]["value"]
+    lines = []
     for setting in order:
         for size in sorted(set(group.loc[group["label"] == setting, "samples"])):
             mine = {m: f[(f["label"] == setting) & (f["samples"] == size)] for m, f in by.items()}
-            change = (
-                (mine["accuracy"]["value"] - baseline).dropna() if not baseline.index.has_duplicates else pd.Series()
-            )
             first = mine["accuracy"]
-            shares = ["-", "-", "-"]
-            if setting != NAMES["baseline"] and first["generated"].notna().all():
-                shares = [
-                    f"{(first[a] / first[b]).mean():.1%}"
-                    for a, b in (("agreed", "generated"), ("kept", "generated"), ("kept_agreed", "kept"))
-                ]
-            lines.append(
-                _line([
-                    setting, f"{size:,}", "-" if setting == NAMES["baseline"] else _signed(change),
-                    _spread(mine["nll"]["value"], 1.0, 3), _spread(mine["ece"]["value"]), *shares,
-                ])
-            )  # fmt: skip
-    lines += [
-        "",
-        "Mean ± standard deviation over seeds; a seed fixes the labelled images, the initial weights and all draws. Change: "
-        "against the baseline of the same seed, which shares the first phase, ± standard error. Agreed: generated images whose "
-        "own latent the classifier gives the class they were made for; kept: those that pass the filter (if any), before "
-        "any selection.",
-    ]
-    return lines
+            cells: list[Cell] = [
+                None,
+                moments(mine["nll"]["value"]),
+                moments(100 * mine["ece"]["value"]),
+                None,
+                None,
+                None,
+            ]
+            if setting != NAMES["baseline"]:
+                cells[0] = _change(first["value"], baseline)
+                if first["generated"].notna().all():
+                    cells[3:] = [
+                        moments(100 * first[a] / first[b])._replace(std=math.nan)
+                        for a, b in (("agreed", "generated"), ("kept", "generated"), ("kept_agreed", "kept"))
+                    ]
+            lines.append(TableRow((setting, f"{size:,}", *cells), f"{setting}, L = {size:,}"))
+    return Table(
+        caption=f"{words}: what generated images change.",
+        columns=(
+            _SETTING,
+            Column(name="L", key=True),
+            Column(name="change of accuracy", unit="points", digits=2, sign=True),
+            Column(name="NLL", unit="nats", better="lower", digits=3),
+            Column(name="ECE", unit="%", better="lower", digits=2),
+            *(Column(name=name, unit="%", digits=1, noted=False) for name in ("agreed", "kept", "of those agreed")),
+        ),
+        blocks=(tuple(lines),),
+        notes=(
+            f"{_SPREAD[:-1]}; a seed fixes the labelled images, the initial weights and all draws.",
+            "Change: against the baseline of the same seed, which shares the first phase, ± standard error.",
+            "Agreed: generated images whose own latent the classifier gives the class they were made for; kept: those that pass "
+            "the filter (if any), before any selection.",
+        ),
+    )
 
 
-def _signed(change: pd.Series) -> str:
-    if change.empty:
-        return "-"
-    error = f" ± {100 * change.std() / len(change) ** 0.5:.2f}" if len(change) > 1 else ""
-    return f"{100 * change.mean():+.2f}{error}"
+def _change(values: pd.Series, baseline: pd.Series) -> Cell:
+    """Points, over the seeds that have a baseline, ± standard error."""
+    if baseline.index.has_duplicates:
+        return None
+    pairs = values[values.index.isin(baseline.index)]
+    found = moments(100 * (pairs - baseline.reindex(pairs.index)))
+    return found._replace(std=found.standard_error)
 
 
-def _printed() -> list[str]:
+def _published_table() -> Table:
     table = published()
     sizes = sorted(set(table["samples"]))
-    lines = [
-        "## As published: SVHN, 1,000 labels, 1,200,000 iterations (Pooladzandi et al. 2022, Table 1)",
-        "",
-        _line(["Setting", *(f"{s:,}" for s in sizes)]),
-        _line([":--", *["--:"] * len(sizes)]),
-    ]
+    lines = []
     for setting in [s for s in SETTINGS if s in set(table["setting"])]:
         mine = table[table["setting"] == setting].set_index("samples")
-        cells = [f"{mine.value[s]:.1f} ± {mine['std'][s]:.1f}" if s in mine.index else "-" for s in sizes]
-        lines.append(_line([NAMES[setting], *cells]))
-    return lines
+        cells = [Moments(mine["value"][s], mine["std"][s]) if s in mine.index else None for s in sizes]
+        lines.append(TableRow((NAMES[setting], *cells)))
+    return Table(
+        caption=(
+            "As published: SVHN, 1,000 labels, 1,200,000 iterations (Pooladzandi et al. 2022, Table 1), test accuracy (%) by L."
+        ),
+        columns=(_SETTING, *(Column(name=f"{size:,}", better="higher", digits=1) for size in sizes)),
+        blocks=(tuple(lines),),
+    )

@@ -1,11 +1,12 @@
 """Studies where the truth is known: posteriors, divergences and their lowest possible values in closed form or by cubature."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from evaluation.studies.gaussian import GaussianStudy, run_gaussian_study
 from evaluation.studies.linear import LinearStudy, run_linear_study
 from evaluation.studies.logistic import LogisticStudy, run_logistic_study
+from evaluation.studies.tables import StudyResult
 
 __all__ = [
     "STUDIES",
@@ -13,6 +14,7 @@ __all__ = [
     "LinearStudy",
     "LogisticStudy",
     "Study",
+    "StudyResult",
     "run_gaussian_study",
     "run_linear_study",
     "run_logistic_study",
@@ -23,7 +25,7 @@ class Study(NamedTuple):
     """A study by name."""
 
     what: str
-    run: Callable[..., Any]
+    run: Callable[..., StudyResult]
 
 
 STUDIES = {

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError, unknown_name
+from bpc.files import write_text
+from bpc.progress import plural
 from bpc.seeding import derive_seed, make_generator
 from evaluation.studies.figures import plot_gaussian_sizes, plot_gaussian_steps
 from evaluation.studies.learning import learn, steps_to_track, unlabelled
 from evaluation.studies.location import DIVERGENCES, METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw
-from evaluation.studies.tables import write_csv, write_markdown
+from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
+from evaluation.table import Table, tables_to_markdown
 
 __all__ = ["WEIGHTS", "GaussianStudy", "run_gaussian_study"]
 
@@ -71,10 +74,10 @@ def run_gaussian_study(
     weights: Sequence[str] = ("ones", "learned"),
     settings: GaussianStudy | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> pd.DataFrame:
+) -> StudyResult:
     """Learn a coreset of every size under every divergence, and compute all three divergences of each exactly.
 
-    Writes ``gaussian.csv`` (what is returned), ``gaussian-steps.csv`` (along the way), ``gaussian.md``, and for each kind of
+    Writes ``gaussian.csv`` (the rows), ``gaussian-steps.csv`` (along the way), ``gaussian.md``, and for each kind of
     weights ``gaussian-steps-<kind>.png`` (Figure 6, at the smallest size) and ``gaussian-sizes-<kind>.png`` (Figure 7).
 
     Args:
@@ -88,9 +91,10 @@ def run_gaussian_study(
         report: called with the learning steps done, how many there are, and a note.
 
     Returns:
-        A row for each kind of weights, size, repeat and method: weights, size, repeat, method, steps, reverse_kl (nats),
-        w2_squared, forward_kl (nats), total_weight, and floor_<divergence>, the least that fixed weights allow (zero for learned
-        ones). Method ``random`` is a random subset of the data, its weights 1 under ``ones`` and N / M otherwise.
+        The tables, and the rows, one for each kind of weights, size, repeat and method: weights, size, repeat, method, steps,
+        reverse_kl (nats), w2_squared, forward_kl (nats), total_weight, and floor_<divergence>, the least that fixed weights
+        allow (zero for learned ones). Method ``random`` is a random subset of the data, its weights 1 under ``ones`` and N / M
+        otherwise.
     """
     settings = settings or GaussianStudy()
     for kind in weights:
@@ -120,8 +124,7 @@ def run_gaussian_study(
                 )
     table = _with_floors(pd.DataFrame(final), model)
     along = _with_floors(pd.DataFrame(curves), model)
-    _write(Path(out), table, along, seed, settings)
-    return table
+    return StudyResult(table, [_write(Path(out), table, along, seed, settings)])
 
 
 def _draw_data(model: LocationModel, seed: int) -> Tensor:
@@ -183,33 +186,35 @@ def _with_floors(rows: pd.DataFrame, model: LocationModel) -> pd.DataFrame:
     return rows
 
 
-def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, settings: GaussianStudy) -> None:
+def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, settings: GaussianStudy) -> Table:
+    """The files; returns the table of ``gaussian.md``."""
     repeats = table["repeat"].nunique()
     steps = int(table["steps"].max())
     caption = (
         f"Exact divergences between the posteriors of a coreset of M points and of the {DATA} data points of a "
-        f"{DIMENSION}-dimensional Gaussian (Kim et al. 2022, Appendix C.5); mean ± standard deviation over {repeats} data "
-        f"sets (seed {seed}). A divergence is learned by Adam in {steps} steps from points of the prior predictive; the paper "
-        "fixes dimension, N and M only, and the rest is ours: prior N(0, I), eigenvalues of Sigma from "
-        f"{1 / settings.eccentricity:g} to {settings.eccentricity:g}, {settings.samples} draws of each posterior a step (the "
-        f"Wasserstein gradient is exact), step sizes {settings.lr_points:g} (points) and {settings.lr_weights:g} (log weights)."
+        f"{DIMENSION}-dimensional Gaussian (Kim et al. 2022, Appendix C.5); mean ± standard deviation over "
+        f"{plural(repeats, 'data set')} (seed {seed})."
     )
     notes = [
+        f"A divergence is learned by Adam in {steps} steps from points of the prior predictive; the paper fixes dimension, N and "
+        f"M only, and the rest is ours: prior N(0, I), eigenvalues of Sigma from {1 / settings.eccentricity:g} to "
+        f"{settings.eccentricity:g}, {settings.samples} draws of each posterior per step (the Wasserstein gradient is exact), "
+        f"step sizes {settings.lr_points:g} (points) and {settings.lr_weights:g} (log weights).",
         "Floor: the value at equal means, which no coreset with these fixed weights can go below; with learned weights it is 0.",
-        "Weights: `ones` is the paper's 1 a point, `scaled` is N / M, `learned` starts from 1 a point; a random subset beside "
-        "`learned` has N / M.",
+        "Weights: ones are the paper's 1 per point, scaled ones N / M, learned ones start from 1 per point; a random subset "
+        "beside learned ones has N / M.",
         "With weight 1, a random subset of all 100 points is the data: its divergences are 0 up to rounding.",
     ]
-    titles = {
-        "reverse_kl": "KL(core‖full) (nats)",
-        "w2_squared": "W₂² (θ²)",
-        "forward_kl": "KL(full‖core) (nats)",
+    columns = {
+        "reverse_kl": divergence("KL(core‖full)"),
+        "w2_squared": divergence("W₂²", "θ²"),
+        "forward_kl": divergence("KL(full‖core)"),
     }
+    summary = study_table(table, keys=["weights", "size", "method"], columns=columns, caption=caption, notes=notes)
     write_csv(out, "gaussian", table, along)
-    write_markdown(
-        out / "gaussian.md", table, keys=["weights", "size", "method"], titles=titles, caption=caption, notes=notes
-    )
+    write_text(out / "gaussian.md", tables_to_markdown([summary]))
     for kind, part in table.groupby("weights"):
         smallest = along[(along["weights"] == kind) & (along["size"] == part["size"].min())]
         plot_gaussian_steps(smallest, out / f"gaussian-steps-{kind}.png")
         plot_gaussian_sizes(part, out / f"gaussian-sizes-{kind}.png")
+    return summary

@@ -25,13 +25,16 @@ from torch import Tensor
 
 from bpc.divergences import LearnedCoreset, RealBatch, reverse_kl_gradient
 from bpc.errors import ConfigError
+from bpc.files import write_text
 from bpc.likelihood import LinearRegression
+from bpc.progress import plural
 from bpc.seeding import derive_seed
 from evaluation.studies.learning import unlabelled
 from evaluation.studies.normal import Normal, draw, grid_axis, kl
 from evaluation.studies.regression import WithIntercept, diabetes_data, ends, learning_curve, random_subset, with_ones
 from evaluation.studies.regression_figures import OnGrid, plot_contours, plot_regression
-from evaluation.studies.tables import write_csv, write_markdown
+from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
+from evaluation.table import Table, tables_to_markdown
 
 __all__ = ["LinearModel", "LinearStudy", "run_linear_study"]
 
@@ -113,10 +116,10 @@ def run_linear_study(
     repeats: int = 3,
     settings: LinearStudy | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> pd.DataFrame:
+) -> StudyResult:
     """Learn coresets of the diabetes data under the reverse KL, and compute both KL divergences in closed form.
 
-    Writes ``linear.csv`` (what is returned), ``linear-steps.csv``, ``linear.md``, ``linear.png`` (KL by size and by step) and
+    Writes ``linear.csv`` (the rows), ``linear-steps.csv``, ``linear.md``, ``linear.png`` (KL by size and by step) and
     ``linear-contours.png`` (posteriors of two coefficients).
 
     Args:
@@ -129,9 +132,9 @@ def run_linear_study(
         report: called with the learning steps done, how many there are, and a note.
 
     Returns:
-        A row for each repeat, size and method: repeat, size, method, steps, reverse_kl, forward_kl, their floors (all nats) and
-        total_weight. Methods: ``random``, the subset with weights N / M that learning starts from; ``rkl``; and ``rkl-exact``,
-        the same with the closed form's gradient, which shows what the estimate's noise costs.
+        The tables, and the rows, one for each repeat, size and method: repeat, size, method, steps, reverse_kl, forward_kl,
+        their floors (all nats) and total_weight. Methods: ``random``, the subset with weights N / M that learning starts from;
+        ``rkl``; and ``rkl-exact``, the same with the closed form's gradient, which shows what the estimate's noise costs.
     """
     settings = settings or LinearStudy()
     if not sizes or repeats < 1:
@@ -182,36 +185,40 @@ def run_linear_study(
                     shown[size] = (random, model.posterior(end.points, end.weights))
     along = pd.DataFrame(rows)
     table = ends(along, steps)
-    _write(Path(out), table, along, truth, shown, noise_std, seed, steps, settings)
-    return table
+    summary = _table(table, noise_std, seed, steps, settings)
+    _write(Path(out), table, summary, along, truth, shown)
+    return StudyResult(table, [summary])
+
+
+def _table(rows: pd.DataFrame, noise_std: float, seed: int, steps: int, settings: LinearStudy) -> Table:
+    caption = (
+        "Bayesian linear regression on diabetes (442 points, 11 parameters): exact KL divergences between the posteriors of a "
+        f"coreset of M points and of the data; mean ± standard deviation over "
+        f"{plural(rows['repeat'].nunique(), 'random subset')} (seed {seed})."
+    )
+    notes = [
+        f"BPC-rKL learns features, responses and weights from that subset in {steps} steps of Adam by the covariance estimator "
+        f"with {settings.samples} exact draws of the coreset posterior. The setting is that of Manousakas et al. (2020); data "
+        f"and settings are ours: everything standardised, prior N(0, {settings.prior_std:g}² I), noise standard deviation "
+        f"{noise_std:.3f} (least squares).",
+        "Random: a uniform subset with weights N / M. It is where learning starts.",
+        "Exact gradient: the same steps with the closed form's gradient, which a model without one does not have.",
+        "Floor: with fewer points than parameters the coreset posterior is the prior in some directions; no M points do better.",
+    ]
+    columns = {name: divergence(title) for name, title in TITLES.items()}
+    return study_table(rows, keys=["size", "method"], columns=columns, caption=caption, notes=notes)
 
 
 def _write(
     out: Path,
     table: pd.DataFrame,
+    summary: Table,
     along: pd.DataFrame,
     truth: Normal,
     shown: dict[int, tuple[Normal, Normal]],
-    noise_std: float,
-    seed: int,
-    steps: int,
-    settings: LinearStudy,
 ) -> None:
-    caption = (
-        "Bayesian linear regression on diabetes (442 points, 11 parameters): exact KL divergences, in nats, between the "
-        f"posteriors of a coreset of M points and of the data; mean ± standard deviation over {table['repeat'].nunique()} "
-        f"random subsets (seed {seed}). BPC-rKL learns features, responses and weights from that subset in {steps} steps of Adam "
-        f"by the covariance estimator with {settings.samples} exact draws of the coreset posterior. The setting is that of "
-        "Manousakas et al. (2020); data and settings are ours: everything standardised, prior N(0, "
-        f"{settings.prior_std:g}² I), noise standard deviation {noise_std:.3f} (least squares)."
-    )
-    notes = [
-        "Random: a uniform subset with weights N / M. It is where learning starts.",
-        "Exact gradient: the same steps with the closed form's gradient, which a model without one does not have.",
-        "Floor: with fewer points than parameters the coreset posterior is the prior in some directions; no M points do better.",
-    ]
     write_csv(out, "linear", table, along)
-    write_markdown(out / "linear.md", table, keys=["size", "method"], titles=TITLES, caption=caption, notes=notes)
+    write_text(out / "linear.md", tables_to_markdown([summary]))
     plot_regression(table, along, out / "linear.png", columns=TITLES, parameters=len(truth.mean))
     # the smallest size that can be exact, if there is one
     size = min((s for s in shown if s >= len(truth.mean)), default=max(shown))

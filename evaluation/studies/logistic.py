@@ -17,7 +17,9 @@ from torch import Tensor
 
 from bpc.divergences import LearnedCoreset
 from bpc.errors import ConfigError, unknown_name
+from bpc.files import write_text
 from bpc.posterior import Posterior
+from bpc.progress import plural
 from bpc.samplers import HMCConfig
 from bpc.seeding import derive_seed
 from evaluation.studies.cubature import Cubature, cubature, kl_from, log_density_in_parts
@@ -25,7 +27,8 @@ from evaluation.studies.logistic_model import CoresetChains, LogisticModel
 from evaluation.studies.normal import grid_axis, kl
 from evaluation.studies.regression import cancer_data, ends, learning_curve, random_subset
 from evaluation.studies.regression_figures import OnGrid, plot_contours, plot_regression
-from evaluation.studies.tables import write_csv, write_markdown
+from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
+from evaluation.table import Table, tables_to_markdown
 
 __all__ = ["DESIGNS", "LogisticStudy", "run_logistic_study"]
 
@@ -103,10 +106,10 @@ def run_logistic_study(
     designs: Sequence[str] = ("pca2", "full"),
     settings: LogisticStudy | None = None,
     report: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> pd.DataFrame:
+) -> StudyResult:
     """Learn coresets of the breast-cancer data under the reverse KL, from HMC draws of the coreset posterior.
 
-    Writes ``logistic.csv`` (what is returned) and ``logistic-steps.csv``, and for each design ``logistic-<design>.md``,
+    Writes ``logistic.csv`` (the rows) and ``logistic-steps.csv``, and for each design ``logistic-<design>.md``,
     ``logistic-<design>.png`` and, for ``pca2``, ``logistic-contours.png`` (data, learned points, posteriors of two coefficients).
 
     Args:
@@ -120,9 +123,10 @@ def run_logistic_study(
         report: called with the learning steps done, how many there are, and a note.
 
     Returns:
-        A row for each design, repeat, size and method (``random``, the subset with weights N / M that learning starts from, and
-        ``rkl``): design, repeat, size, method, steps, reverse_kl and forward_kl (by cubature; nan under ``full``),
-        laplace_reverse_kl, laplace_forward_kl (all nats), total_weight, and acceptance (fraction; HMC's, the mean over learning).
+        The tables, and the rows, one for each design, repeat, size and method (``random``, the subset with weights N / M that
+        learning starts from, and ``rkl``): design, repeat, size, method, steps, reverse_kl and forward_kl (by cubature; nan
+        under ``full``), laplace_reverse_kl, laplace_forward_kl (all nats), total_weight, and acceptance (fraction; HMC's, the
+        mean over learning).
     """
     settings = settings or LogisticStudy()
     for design in designs:
@@ -132,7 +136,7 @@ def run_logistic_study(
         raise ConfigError(
             f"A study needs a size, a design and a repeat; got {list(sizes)}, {list(designs)}, {repeats}."
         )
-    tables, curves, done = [], [], 0
+    ended, tables, curves, done = [], [], [], 0
     total = len(designs) * len(sizes) * repeats * steps
     for design in designs:
         points, labels = cancer_data(DESIGNS[design])
@@ -153,15 +157,16 @@ def run_logistic_study(
                 done += steps
                 report(done, total, f"{design}, repeat {repeat}, M = {size}")
         along = pd.DataFrame(rows)
-        tables.append(ends(along, steps))
+        ended.append(ends(along, steps))
         curves.append(along)
-        _write_design(Path(out), design, tables[-1], along, len(judge.laplace.mean), seed, steps, settings)
+        tables.append(_table(design, ended[-1], len(judge.laplace.mean), seed, steps, settings))
+        _write_design(Path(out), design, tables[-1], ended[-1], along, len(judge.laplace.mean))
         if design == "pca2":
             size = max(shown) if max(shown) < 20 else min(s for s in shown if s >= 10)
             _draw_contours(Path(out), judge, (points, labels), *shown[size])
-    table = pd.concat(tables, ignore_index=True)
-    write_csv(Path(out), "logistic", table, pd.concat(curves, ignore_index=True))
-    return table
+    rows = pd.concat(ended, ignore_index=True)
+    write_csv(Path(out), "logistic", rows, pd.concat(curves, ignore_index=True))
+    return StudyResult(rows, tables)
 
 
 def _learn(
@@ -195,42 +200,39 @@ def _learn(
     return [{**row, "acceptance": acceptance} for row in curve], end
 
 
-def _write_design(
-    out: Path,
-    design: str,
-    table: pd.DataFrame,
-    along: pd.DataFrame,
-    parameters: int,
-    seed: int,
-    steps: int,
-    settings: LogisticStudy,
-) -> None:
+def _table(design: str, rows: pd.DataFrame, parameters: int, seed: int, steps: int, settings: LogisticStudy) -> Table:
     exact = design == "pca2"
     what = (
-        "two standardised principal components and an intercept (3 parameters): KL divergences, in nats, by cubature,"
+        "two standardised principal components and an intercept (3 parameters): KL divergences by cubature"
         if exact
-        else f"all standardised features and an intercept ({parameters} parameters): KL divergences, in nats, **between the "
-        "Laplace approximations**,"
+        else f"all standardised features and an intercept ({parameters} parameters): KL divergences between the Laplace "
+        "approximations"
     )
     caption = (
         f"Bayesian logistic regression on breast cancer (569 points), {what} of the posteriors of a coreset of M points and of "
-        f"the data; mean ± standard deviation over {table['repeat'].nunique()} random subsets (seed {seed}). BPC-rKL learns "
-        f"features and weights from that subset, labels fixed, in {steps} steps of Adam by the covariance estimator with "
-        f"{settings.chains * settings.draws} HMC draws of the coreset posterior a step. The setting is that of Manousakas et al. "
-        f"(2020); data and settings are ours: prior N(0, {settings.prior_std:g}² I), HMC's mean acceptance "
-        f"{table['acceptance'].mean():.2f}."
+        f"the data; mean ± standard deviation over {plural(rows['repeat'].nunique(), 'random subset')} (seed {seed})."
     )
-    notes = ["Random: a uniform subset that has both labels, with weights N / M. It is where learning starts."]
+    notes = [
+        f"BPC-rKL learns features and weights from that subset, labels fixed, in {steps} steps of Adam by the covariance "
+        f"estimator with {settings.chains * settings.draws} HMC draws of the coreset posterior per step. The setting is that of "
+        f"Manousakas et al. (2020); data and settings are ours: prior N(0, {settings.prior_std:g}² I), HMC's mean acceptance "
+        f"{rows['acceptance'].mean():.2f}.",
+        "Random: a uniform subset that has both labels, with weights N / M. It is where learning starts.",
+    ]
     if exact:
         notes.append(
             "Laplace: the same divergences between Laplace approximations, all that the study of 31 parameters has."
         )
-    columns = EXACT if exact else LAPLACE
-    titles = {**EXACT, **LAPLACE} if exact else LAPLACE
-    write_markdown(
-        out / f"logistic-{design}.md", table, keys=["size", "method"], titles=titles, caption=caption, notes=notes
-    )
-    plot_regression(table, along, out / f"logistic-{design}.png", columns=columns, parameters=parameters)
+    columns = {name: divergence(title) for name, title in (EXACT | LAPLACE).items()}
+    return study_table(rows, keys=["size", "method"], columns=columns, caption=caption, notes=notes)
+
+
+def _write_design(
+    out: Path, design: str, table: Table, rows: pd.DataFrame, along: pd.DataFrame, parameters: int
+) -> None:
+    write_text(out / f"logistic-{design}.md", tables_to_markdown([table]))
+    columns = EXACT if design == "pca2" else LAPLACE
+    plot_regression(rows, along, out / f"logistic-{design}.png", columns=columns, parameters=parameters)
 
 
 def _marginal(density: Posterior, found: Cubature) -> OnGrid:

@@ -1,17 +1,19 @@
-"""The tables of a study: every row as CSV, means and spreads as Markdown."""
+"""The tables of a study: every row as CSV, means and spreads over its repeats as a `Table`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from bpc.files import write_atomic
+from bpc.files import write_text
+from evaluation.moments import Moments, moments
+from evaluation.table import Cell, Column, Table, TableRow
 
-__all__ = ["NAMES", "number", "summary_markdown", "write_csv", "write_markdown"]
+__all__ = ["NAMES", "StudyResult", "divergence", "study_table", "write_csv"]
 
-ROUNDING = 1e-12  # divergences are differences of numbers of order 1 to 1,000
 # our names and what a reader sees
 NAMES = {
     "random": "Random",
@@ -20,69 +22,57 @@ NAMES = {
     "wasserstein": "BPC-W",
     "fkl": "BPC-fKL",
 }
+_FLOOR = Column(name="floor", digits=None, joined=True)
 
 
-def number(value: float) -> str:
-    """Three significant digits, whole from 1,000 on, with an exponent below 0.001; what is zero up to rounding is 0."""
-    size = abs(value)
-    if size < ROUNDING:
-        return "0"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.1e}" if size < 1e-3 else f"{value:#.3g}".rstrip(".")
+class StudyResult(NamedTuple):
+    """What a study found: every repeat, and the tables made of them."""
+
+    rows: pd.DataFrame
+    tables: list[Table]
 
 
-def summary_markdown(
-    table: pd.DataFrame, *, keys: Sequence[str], titles: Mapping[str, str], caption: str, notes: Sequence[str]
-) -> str:
-    """One row for each combination of `keys`, mean ± standard deviation (n - 1) of every column named in `titles`.
+def divergence(name: str, unit: str = "nats") -> Column:
+    """A divergence's column: three significant digits, since they span many orders of magnitude."""
+    return Column(name=name, unit=unit, better="lower", digits=None)
+
+
+def study_table(
+    rows: pd.DataFrame, *, keys: Sequence[str], columns: dict[str, Column], caption: str, notes: Sequence[str]
+) -> Table:
+    """One row for each combination of `keys`, mean ± standard deviation of every column; blocks of one size.
 
     Args:
-        table: a row for each repeat; a column ``floor_<name>`` is printed once beside ``<name>``.
-        keys: columns that tell rows apart, shown first.
-        titles: column to heading.
+        rows: one for each repeat; a column ``floor_<name>`` is printed once beside ``<name>``.
+        keys: columns that tell rows apart, shown first; the last tells those of a block apart.
+        columns: by the name in `rows`; one that `rows` does not have is left out.
         caption: above the table.
         notes: below it.
     """
-    header = [key.capitalize() if key != "size" else "M" for key in keys]
-    for name, title in titles.items():
-        header += [title, "floor"] if f"floor_{name}" in table else [title]
-    lines = [
-        caption,
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + " :-- |" * len(keys) + " --: |" * (len(header) - len(keys)),
-    ]
-    for values, part in table.groupby(list(keys), sort=False):
-        cells = [NAMES.get(str(value), str(value)) for value in values]
-        for name in titles:
-            mean, spread = part[name].mean(), part[name].std()
-            missing = part[name].isna().all()
-            cells.append("" if missing else number(mean) if pd.isna(spread) else f"{number(mean)} ± {number(spread)}")
-            if f"floor_{name}" in table:
-                cells.append(number(part[f"floor_{name}"].iloc[0]))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+    columns = {name: column for name, column in columns.items() if name in rows}
+    blocks: dict[tuple[str, ...], list[TableRow]] = {}
+    for values, part in rows.groupby(list(keys), sort=False):
+        texts = tuple(NAMES.get(str(value), str(value)) for value in values)
+        cells: list[Cell] = []
+        for name in columns:
+            cells.append(moments(part[name]))
+            if f"floor_{name}" in part:
+                cells.append(Moments(part[f"floor_{name}"].iloc[0]))
+        label = ", ".join(f"M = {text}" if key == "size" else text for key, text in zip(keys, texts, strict=True))
+        blocks.setdefault(texts[:-1], []).append(TableRow((*texts, *cells), label))
+    shown = [Column(name="M" if key == "size" else key.capitalize(), key=True, left=key != "size") for key in keys]
+    for name, column in columns.items():
+        shown += [column, _FLOOR] if f"floor_{name}" in rows else [column]
+    return Table(
+        caption=caption,
+        columns=tuple(shown),
+        blocks=tuple(map(tuple, blocks.values())),
+        notes=tuple(notes),
+        repeats="repeats",
+    )
 
 
 def write_csv(out: Path, name: str, table: pd.DataFrame, along: pd.DataFrame) -> None:
     """Write ``<name>.csv`` (`table`) and ``<name>-steps.csv`` (`along`) into `out`, every digit."""
-    _write_text(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    _write_text(out / f"{name}-steps.csv", along.to_csv(index=False, lineterminator="\n"))
-
-
-def write_markdown(
-    path: Path,
-    table: pd.DataFrame,
-    *,
-    keys: Sequence[str],
-    titles: Mapping[str, str],
-    caption: str,
-    notes: Sequence[str],
-) -> None:
-    """Write `summary_markdown` to `path`."""
-    _write_text(path, summary_markdown(table, keys=keys, titles=titles, caption=caption, notes=notes))
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda stream: stream.write(text.encode()))
+    write_text(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(out / f"{name}-steps.csv", along.to_csv(index=False, lineterminator="\n"))

@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from bpc.errors import DataError
-from bpc.files import load_tensors, own_content, write_atomic
+from bpc.files import load_tensors, own_content, write_text
 from bpc.runs import read_run
+from evaluation.moments import Moments, moments
 from evaluation.rows import read_rows
+from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown, unique_clauses
 from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn
 from evaluation.variants import differences
 
@@ -83,22 +85,22 @@ def _folders(paths: Sequence[Path]) -> list[Path]:
     return folders
 
 
-def _cell(values: pd.Series, digits: int) -> str:
-    if values.empty:
-        return ""
-    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
-
-
-COLUMNS = (
-    # metric, head, digits
-    ("nll_is", "NLL ↓", 2),
-    ("bits_per_dim", "bits/dim ↓", 3),
-    ("elbo", "bound ↑", 2),
-    ("reconstruction", "reconstruction", 2),
-    ("kl", "KL", 2),
-    ("active_units", "active units", 1),
-    ("knn_accuracy@5", "5-NN accuracy ↑", 4),
+COLUMNS = {
+    "nll_is": Column(name="NLL", unit="nats", better="lower", digits=2),
+    "bits_per_dim": Column(name="bits/dim", better="lower", digits=3),
+    "elbo": Column(name="bound", unit="nats", better="higher", digits=2),
+    "reconstruction": Column(name="reconstruction", unit="nats", digits=2),
+    "kl": Column(name="KL", unit="nats", digits=2),
+    "active_units": Column(name="active units", digits=1),
+    "knn_accuracy@5": Column(name="5-NN accuracy", better="higher"),
+}
+_PRIOR, _SEEDS = Column(name="Prior", key=True, left=True), Column(name="seeds")
+_COST = (Column(name="epochs", digits=0, noted=False), Column(name="s per epoch", digits=1, noted=False))
+_SPREAD = "Mean ± standard deviation over seeds."
+_SCORED = (
+    "NLL: importance sampling; protocol is5000-n1000 is 5,000 draws for each of 1,000 test images. The bound and its terms are "
+    "of the whole test set. Published: the paper's full training, all test images.",
+    _SPREAD,
 )
 
 
@@ -114,67 +116,81 @@ def _scores(folder: Path, record: dict[str, Any]) -> pd.DataFrame:
         likelihood=likelihood,
         epochs_done=record.get("epochs"),
         seconds_an_epoch=record.get("seconds_an_epoch"),
+        scale=str(record.get("scale", "")),
         **{f"setting.{k}": v for k, v in settings.items()},
     )
 
 
-def compare(paths: Sequence[Path], out: Path, title: str) -> str:
-    """Write ``comparison.md``, ``.csv`` and figures of all scored models below `paths`; returns the Markdown."""
+def compare(paths: Sequence[Path], out: Path, title: str) -> list[Table]:
+    """Write ``comparison.md``, ``.csv`` and figures of all scored models below `paths`; returns the tables.
+
+    Raises:
+        DataError: no scored model is there.
+    """
     folders = _folders(paths)
     records = {f: read_run(f, needs=("config",)) for f in folders}
     rows = pd.concat([_scores(f, records[f]) for f in folders], ignore_index=True)
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [f"# {title}", ""]
-    for scale in sorted({str(r.get("scale", "")) for r in records.values()}):
-        lines.append(f"- {scale}")
     rows["label"] = rows["method"].map(lambda prior: PRIOR_NAMES.get(prior, prior))
     for _, group in rows.groupby(["dataset", "likelihood", "architecture", "protocol", "method"]):
         rows.loc[group.index, "label"] += differences(group, "setting.")
+    augmented = rows["protocol"].str.startswith("augment")
+    scored = rows[~augmented]
     keys = ["dataset", "likelihood", "architecture", "protocol"]
-    scored = rows[~rows["protocol"].str.startswith("augment")]
-    for (dataset, likelihood, model, protocol), group in scored.groupby(keys, sort=False):
-        shown = [c for c in COLUMNS if (group["metric"] == c[0]).any()]
-        lines += ["", f"## {dataset}, {model}, {likelihood}, {protocol}", ""]
-        lines.append("| Prior | seeds | " + " | ".join(c[1] for c in shown) + " | published | epochs | s an epoch |")
-        lines.append("| :-- | --: |" + " --: |" * len(shown) + " --: | --: | --: |")
-        order = [p for p in PRIOR_NAMES if p in set(group["method"])] + sorted(set(group["method"]) - set(PRIOR_NAMES))
-        for prior in order:
-            value = published(str(dataset), str(model), prior, str(likelihood))
-            beside = "" if value is None else f"{value[0]:.2f} ({value[1]})"
-            for label, mine in group[group["method"] == prior].groupby("label", sort=False):
-                one = mine[mine["metric"] == "nll_is"]
-                cells = [_cell(mine.loc[mine["metric"] == metric, "value"], digits) for metric, _, digits in shown]
-                tail = [beside, _cell(one["epochs_done"], 0), _cell(one["seconds_an_epoch"], 1)]
-                lines.append(f"| {label} | {mine['seed'].nunique()} | " + " | ".join([*cells, *tail]) + " |")
-    augmented = rows[rows["protocol"].str.startswith("augment")]
-    for (dataset, protocol), group in augmented.groupby(["dataset", "protocol"], sort=False):
-        group = group.assign(weight=group["metric"].str.partition("@")[2].astype(float))
-        weights = sorted(set(group["weight"]))
-        lines += [
-            "",
-            f"## Test error (%) of the classifier on {dataset}, by the weight of the real images ({protocol})",
-            "",
-            "| Prior | seeds | " + " | ".join(f"{w:g}" for w in weights) + " | published, 0.4 |",
-            "| :-- | --: |" + " --: |" * len(weights) + " --: |",
-        ]
-        for label, mine in group.groupby("label", sort=False):
-            error = published_error(str(dataset), mine["method"].iloc[0], str(protocol).split("-")[1])
-            cells = [_cell(100 * mine.loc[mine["weight"] == w, "value"], 2) for w in weights]
-            cells.append("" if error is None else f"{error:.2f}")
-            lines.append(f"| {label!s} | {mine['seed'].nunique()} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "NLL: importance sampling, nats; protocol `is5000-n1000` is 5,000 draws for each of 1,000 test images. The bound and its "
-        "terms are of the whole test set. Mean ± standard deviation over seeds. Published: the paper's full training, all test "
-        "images.",
-    ]
-    text = "\n".join(lines) + "\n"
-    write_atomic(out / "comparison.md", lambda stream: stream.write(text.encode()))
-    write_atomic(
-        out / "comparison.csv", lambda stream: stream.write(rows.drop(columns="folder").to_csv(index=False).encode())
-    )
+    tables = [_scored_table(part) for _, part in scored.groupby(keys, sort=False)]
+    tables += [_augmented_table(part) for _, part in rows[augmented].groupby(["dataset", "protocol"], sort=False)]
+    write_text(out / "comparison.md", tables_to_markdown(tables, title))
+    write_text(out / "comparison.csv", rows.drop(columns=["folder", "scale"]).to_csv(index=False))
     _figures(scored, out)
-    return text
+    return tables
+
+
+def _scored_table(rows: pd.DataFrame) -> Table:
+    """A row for each prior (and setting of it): the scores, the published number, what training took."""
+    dataset, model, likelihood, protocol = rows.iloc[0][["dataset", "architecture", "likelihood", "protocol"]]
+    shown = {metric: column for metric, column in COLUMNS.items() if (rows["metric"] == metric).any()}
+    order = [p for p in PRIOR_NAMES if p in set(rows["method"])] + sorted(set(rows["method"]) - set(PRIOR_NAMES))
+    lines = []
+    for prior in order:
+        printed = published(dataset, model, prior, likelihood)
+        beside = None if printed is None else f"{printed[0]:.2f} ({printed[1]})"
+        for label, mine in rows[rows["method"] == prior].groupby("label", sort=False):
+            one = mine[mine["metric"] == "nll_is"]
+            cells: list[Cell] = [moments(mine.loc[mine["metric"] == metric, "value"]) for metric in shown]
+            cost = [moments(one[name].dropna()) for name in ("epochs_done", "seconds_an_epoch")]
+            lines.append(TableRow((str(label), str(mine["seed"].nunique()), *cells, beside, *cost), str(label)))
+    return Table(
+        caption="; ".join(
+            filter(None, [f"{dataset}, {model}, {likelihood}, {protocol}", unique_clauses(rows["scale"])])
+        )
+        + ".",
+        columns=(_PRIOR, _SEEDS, *shown.values(), Column(name="published"), *_COST),
+        blocks=(tuple(lines),),
+        notes=_SCORED,
+    )
+
+
+def _augmented_table(rows: pd.DataFrame) -> Table:
+    """A row for each prior: the classifier's test error by the weight of the real images."""
+    dataset, protocol = rows.iloc[0][["dataset", "protocol"]]
+    rows = rows.assign(weight=rows["metric"].str.partition("@")[2].astype(float))
+    weights = sorted(set(rows["weight"]))
+    lines = []
+    for label, mine in rows.groupby("label", sort=False):
+        printed = published_error(dataset, mine["method"].iloc[0], protocol.split("-")[1])
+        cells: list[Cell] = [moments(100 * mine.loc[mine["weight"] == weight, "value"]) for weight in weights]
+        beside = None if printed is None else Moments(printed)
+        lines.append(TableRow((str(label), str(mine["seed"].nunique()), *cells, beside), str(label)))
+    return Table(
+        caption=f"Test error (%) of the classifier on {dataset}, by the weight of the real images ({protocol}).",
+        columns=(
+            _PRIOR,
+            _SEEDS,
+            *(Column(name=f"{weight:g}", better="lower", digits=2) for weight in weights),
+            Column(name="published, 0.4", digits=2),
+        ),
+        blocks=(tuple(lines),),
+        notes=("Published: the paper's full training, all test images.", _SPREAD),
+    )
 
 
 def _figures(scored: pd.DataFrame, out: Path) -> None:

@@ -54,6 +54,7 @@ HOSTILE = {
     "a folder as a coreset": (["evaluate", "--dataset", "digits", "--coreset", "/"], ["coreset.safetensors"]),
     "no runs": (["compare", "nowhere"], ["nowhere"]),
     "a device that is none": ([*FKL, "--device", "tpu"], ["tpu"]),
+    "half a character": ([*FKL, "--out", "half\udcff"], ["'half\\udcff' is not UTF-8"]),
     "control characters": ([*FKL, "--augment", "crop\x1b[31m"], ["crop"]),
 }
 
@@ -158,6 +159,35 @@ def test_ascii_output(tmp_path):
     assert done.returncode == 0 and b"Traceback" not in done.stderr and b"--prior" in done.stdout
 
 
+def test_tables_in_ascii(tmp_path):
+    """`compare` prints arrows and ±, which ASCII has not."""
+    from evaluation.rows import RowWriter
+
+    with RowWriter(tmp_path / "run" / "rows.csv") as writer:
+        for seed in (0, 1):
+            row = {
+                "run": "run",
+                "config_hash": "x",
+                "dataset": "digits",
+                "method": "fkl",
+                "architecture": "convnet",
+                "ipc": 1,
+            }
+            row |= {
+                "sampler": "hmc",
+                "protocol": "kim2022",
+                "seed": seed,
+                "metric": "accuracy",
+                "value": 0.5 + seed / 10,
+            }
+            writer.write(row)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "run.py"), "compare", "run", "--out", "out"]
+    done = subprocess.run(command, env=env, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"Traceback" not in done.stderr and b"fKL" in done.stdout
+
+
 def test_long_work_asks_for_patience(monkeypatch, capsys):
     """More than an hour on a CPU: the days, the smaller command, a pause; --yes and a GPU skip it."""
     import torch
@@ -188,3 +218,18 @@ def test_the_smaller_command_is_a_command(digits):
         *(smaller_distill(setting, data, d, 1) for d in ("fkl", "wasserstein")),
     ):
         parse(words.removeprefix("run.py ").split())
+
+
+def test_experts_into_a_run_of_something_else(tmp_path, capsys):
+    """Refused, it used to leave store.json and a lock there."""
+    import torch
+
+    from bpc.runs import Run
+
+    path = tmp_path / "run"
+    with Run(path, "distill", {"a": 1}, torch.device("cpu")) as made:
+        made.record("done")
+    before = sorted(p.name for p in path.iterdir())
+    assert run.main(["experts", *DIGITS, "--num-experts", "1", "--epochs", "1", "--out", str(path)]) == 2
+    assert "holds a run of distill, not experts" in capsys.readouterr().err
+    assert sorted(p.name for p in path.iterdir()) == before

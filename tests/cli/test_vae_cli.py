@@ -103,3 +103,18 @@ def test_a_folder_that_is_no_model(tmp_path, capsys):
 
     assert run.main(["vae", "evaluate", str(tmp_path)]) == 2
     assert "vae train" in capsys.readouterr().err
+
+
+def test_a_command_loads_its_images_once(tmp_path, monkeypatch):
+    """`vae train` read its dataset again to score what it had trained."""
+    import run
+    from bpc.vae import data, job
+
+    job._images.cache_clear()
+    loads = []
+    real = data.load_dataset
+    monkeypatch.setattr(data, "load_dataset", lambda *args, **options: loads.append(args) or real(*args, **options))
+    small = ["--latent", "2", "--hidden", "4", "--train-images", "50", "--test-images", "10", "--samples", "10"]
+    command = ["vae", "train", "--dataset", "digits", "--prior", "gaussian", "--epochs", "1", *small]
+    assert run.main([*command, "--out", str(tmp_path / "v")]) == 0
+    assert len(loads) == 1

@@ -244,7 +244,7 @@ def test_a_damaged_photograph_of_frost(tmp_path):
     for remote in frost.FROST_FILES:
         (tmp_path / "frost" / remote.name).write_bytes(b"not a picture")
     frost.use_frost_of(tmp_path)
-    with pytest.raises(DataError, match=r"frost1\.png: no readable picture"):
+    with pytest.raises(DataError, match=r"frost1\.png: 13 bytes that do not decode"):
         corrupt(images(), "frost", 1)
 
 

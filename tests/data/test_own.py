@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bpc.data import load_dataset
+from bpc.data.folders import decode_images
 from bpc.errors import ConfigError, DataError
 
 Arrays = dict[str, Any]
@@ -287,3 +289,45 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write_images(tmp_path / "b" / "photos", count=6)
     names = {load_dataset(str(tmp_path / part / "photos")).name for part in "ab"}
     assert len(names) == 2
+
+
+# What hostile folders hold
+
+
+@pytest.mark.parametrize("side", ["0", "abc", "-3", "1.5", "99999", "", "٣"])
+def test_a_size_that_is_none(tmp_path: Path, side: str) -> None:
+    write_images(tmp_path / "photos")
+    with pytest.raises(ConfigError, match=r"the size after @ .* a whole number from 1 to 9999"):
+        load_dataset(f"{tmp_path}/photos@{side}")
+    assert load_dataset(f"{tmp_path}/photos@4").image_shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["kind0/0.png", "mine.npz"])
+def test_a_pipe_does_not_hang(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path / "photos")
+    path = tmp_path / "photos" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="a pipe, a socket or a device"):
+        load_dataset(str(path if name.endswith("npz") else tmp_path / "photos"))
+
+
+def test_too_many_pixels_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Pillow's DecompressionBombWarning leaked for a PNG of 12000x12000."""
+    write_images(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # the images have 63: a warning; above 100 it is an error
+    for limit in (50, 30):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(DataError, match=rf"63 pixels.*at most {limit} pixels.*Scale the image down"):
+            load_dataset(str(tmp_path))
+        with pytest.raises(DataError, match=r"63 pixels"):
+            decode_images([tmp_path / "kind0" / "0.png"], channels=3, size=(7, 9), what="x")
+    assert not recwarn.list
+
+
+def test_images_beyond_memory(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    with pytest.raises(DataError, match=r"GB, more than there is"):
+        decode_images([tmp_path / "kind0" / "0.png"], channels=3, size=(10**8, 10**8), what="x")

@@ -72,6 +72,29 @@ def test_other_images_can_be_asked_later_and_are_kept_apart(net, digits, setting
     assert {"mixed", "rhat_predictions", "heat"} <= set(reference.diagnostics(0))
 
 
+def test_heat_that_a_user_s_settings_make_is_a_row_and_a_warning_every_time(net, digits, settings, tmp_path, capsys):
+    hot = dataclasses.replace(settings, step_size=0.05, friction=0.5, batch=4, max_heat=0.0, leapfrog_steps=10)
+    reference = make(tmp_path / "r", net, digits, hot)
+    heat = [reference.diagnostics(seed)["heat"] for seed in (0, 1)]
+    assert min(heat) > 0.05
+    said = " ".join(capsys.readouterr().err.split())
+    for value in heat:
+        assert f"variances are about {1 + value:.2f} times too large" in said
+    make(tmp_path / "r", net, digits, hot)  # it is there already
+    assert "times too large" in " ".join(capsys.readouterr().err.split())
+    make(tmp_path / "cold", net, digits, dataclasses.replace(settings, step_size=1e-4))
+    assert "times too large" not in " ".join(capsys.readouterr().err.split())
+
+
+def test_kept_weights_are_bounded_and_their_size_is_said(net, digits, settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("evaluation.reference.WEIGHTS_BYTES", 3 * settings.chains * net.num_params * 4 + 1)
+    reference = make(tmp_path / "r", net, digits, settings)
+    assert reference.draws(0).shape == (settings.chains, 3, net.num_params)
+    assert "3 draws of each chain" in " ".join(capsys.readouterr().err.split())
+    most = 3 * settings.chains * net.num_params * 4 + 1000  # and a header
+    assert all((tmp_path / "r" / f"weights-{seed}.safetensors").stat().st_size < most for seed in (0, 1))
+
+
 def test_another_posterior_s_folder_is_refused(net, digits, settings, tmp_path):
     make(tmp_path / "r", net, digits, settings)
     images = digits.train.images.flip(-1)

@@ -1,5 +1,8 @@
 """Studies: their commands are commands of run.py, their tables are their rows."""
 
+import math
+
+import pandas as pd
 import pytest
 
 import run
@@ -8,6 +11,7 @@ from bpc_cli.main import parse
 from evaluation.plan import plan_of
 from evaluation.published import load_published
 from evaluation.reproduce import SCALES, TARGETS, demo_plan, find_target, tabulate
+from evaluation.rows import Row, RowWriter
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -78,13 +82,37 @@ def test_time_is_up(tmp_path, capsys, monkeypatch):
     assert "goes on" in capsys.readouterr().err
 
 
+def test_variants_side_by_side(tmp_path):
+    """Published numbers stand beside, and a diverged chain is never left out of a mean."""
+    for name, values in (("W-1", (0.2, 0.4)), ("W-diagonal-1", (0.3, 0.4, math.nan))):
+        folder = tmp_path / "scores" / name
+        folder.mkdir(parents=True)
+        with RowWriter(folder / "rows.csv") as writer:
+            for seed, value in enumerate(values):
+                writer.write(
+                    Row(
+                        run=name, config_hash="c", dataset="cifar10", method="wasserstein", architecture="convnet", ipc=1,
+                        sampler="asghmc", protocol="kim2022", seed=seed, metric="accuracy", value=value,
+                    )
+                )  # fmt: skip
+    (table,) = tabulate(TARGETS["kim2022-table4"], tmp_path)
+    text = (tmp_path / "variants.md").read_text()
+    assert table.to_markdown() in text
+    assert "| Setting | Accuracy ↑ | published |" in text
+    assert "| W-1 | 0.3000 ±0.1414 | 0." in text and "| W-diagonal-1 | — | 0." in text
+    assert "- — W-diagonal-1: 1 of 3 chains not finite; mean of the others: Accuracy 0.3500." in text
+    rows = pd.read_csv(tmp_path / "variants.csv").set_index("setting")
+    assert math.isnan(rows.loc["W-diagonal-1", "mean"]) and list(rows["n_nonfinite"]) == [0, 1]
+
+
 @pytest.mark.slow
 def test_a_closed_form_study_and_a_table_of_variants(tmp_path, monkeypatch):
     monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
     small = SCALES["smoke"].__class__(**{**SCALES["smoke"].__dict__, "num_experts": 1, "seeds": 2, "test_images": 40})
     monkeypatch.setitem(SCALES, "smoke", small)
     assert run.main(["reproduce", "kim2022-table4", "--out", str(tmp_path / "t4"), "--device", "cpu"]) == 0
-    table = tabulate(TARGETS["kim2022-table4"], tmp_path / "t4")
+    tabulate(TARGETS["kim2022-table4"], tmp_path / "t4")
+    table = pd.read_csv(tmp_path / "t4" / "variants.csv")
     assert set(table["setting"]) == {"W-1", "W-diagonal-1"}
     assert set(table["n"]) == {2}
     text = (tmp_path / "t4" / "variants.md").read_text()

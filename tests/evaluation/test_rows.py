@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bpc.errors import ConfigError, FileFormatError, StorageError
+from bpc.errors import BpcError, ConfigError, FileFormatError, StorageError
 from evaluation.rows import COLUMNS, Row, RowWriter, read_rows
 
 BASE = {
@@ -165,3 +165,28 @@ def test_bad_rows_are_refused_before_anything_is_written(tmp_path):
     assert read_rows(tmp_path / "rows.csv")["metric"].tolist() == ["rhat"]
     with pytest.raises(ConfigError, match="closed"):
         writer.write(BASE)
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    path = tmp_path / "rows.csv"
+    os.mkfifo(path)
+    for use in (read_rows, RowWriter):
+        with pytest.raises(BpcError, match="a pipe, a socket or a device"):
+            use(path)
+
+
+@pytest.mark.parametrize("name", ["seed", "ipc"])
+def test_numbers_without_end(tmp_path, name):
+    path = tmp_path / "rows.csv"
+    fields = {
+        **dict.fromkeys(COLUMNS, "x"),
+        "value": "1",
+        "seconds": "1",
+        "ipc": "1",
+        "seed": "1",
+        "higher_is_better": "true",
+    }
+    fields[name] = "9" * 30
+    path.write_text(",".join(COLUMNS) + "\n" + ",".join(fields[c] for c in COLUMNS) + "\n")
+    with pytest.raises(FileFormatError, match=f"{name} is 999"):
+        read_rows(path)

@@ -114,5 +114,5 @@ def test_run_folders(tmp_path):
 
 def test_doctor(data_root):
     tables = report(data_root)
-    assert [t.title.split(" ")[0] for t in tables] == ["Machine", "Datasets", "Optional"]
-    assert tables[1].row_count >= 7
+    assert [t.caption.split(" ")[0] for t in tables] == ["Machine", "Datasets", "Optional"]
+    assert len(tables[1].rows) >= 7

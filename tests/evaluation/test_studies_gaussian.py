@@ -18,7 +18,8 @@ from evaluation.studies import GaussianStudy, location, run_gaussian_study
 from evaluation.studies.learning import learn, steps_to_track, unlabelled
 from evaluation.studies.location import METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw, kl, transport, wasserstein_squared
-from evaluation.studies.tables import number, summary_markdown
+from evaluation.studies.tables import divergence, study_table
+from evaluation.table import significant
 
 DTYPE = torch.float64
 
@@ -129,7 +130,7 @@ def test_floor_is_attained_at_equal_means_and_nowhere_below():
 def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
     before = dict(matplotlib.rcParams)
     done = []
-    table = run_gaussian_study(
+    table, tables = run_gaussian_study(
         tmp_path,
         steps=250,
         sizes=(5, 20),
@@ -157,7 +158,8 @@ def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
     }  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "gaussian.csv"), table)
     assert imread(tmp_path / "gaussian-steps-ones.png").std() > 0.05
-    assert "ours" in (tmp_path / "gaussian.md").read_text()
+    text = (tmp_path / "gaussian.md").read_text()
+    assert "ours" in text and text == tables[0].to_markdown() + "\n"
     along = pd.read_csv(tmp_path / "gaussian-steps.csv")
     starts = along[(along["steps"] == 0) & (along["repeat"] == 0) & (along["size"] == 5) & (along["weights"] == "ones")]
     assert starts["reverse_kl"].nunique() == 1 and len(starts) == len(METHODS)  # all methods start at the same points
@@ -165,7 +167,7 @@ def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
 
 def test_study_is_a_function_of_its_seed(tmp_path):
     def once(seed):
-        return run_gaussian_study(tmp_path, seed=seed, steps=3, sizes=(5,), repeats=1, weights=("scaled",))
+        return run_gaussian_study(tmp_path, seed=seed, steps=3, sizes=(5,), repeats=1, weights=("scaled",)).rows
 
     first = once(0)
     pd.testing.assert_frame_equal(first, once(0))
@@ -228,11 +230,17 @@ def test_draws_of_a_step_depend_on_the_seed_and_the_step_alone():
 def test_tracked_steps_and_numbers():
     assert steps_to_track(100, 3) == [0, 25, 100]
     assert steps_to_track(2, 50) == [0, 1, 2]
-    assert [number(x) for x in (0.0, 64.321, 0.00257, 1234.5, 2.8e-11, 99999.0)] == [
+    assert [significant(x) for x in (0.0, 64.321, 0.00257, 1234.5, 2.8e-11, 99999.0)] == [
         "0", "64.3", "0.00257", "1,234", "2.8e-11", "99,999",
     ]  # fmt: skip
     rows = pd.DataFrame(
         {"size": [5, 5], "method": ["rkl", "rkl"], "reverse_kl": [1.0, 3.0], "floor_reverse_kl": [0.5, 0.5]}
     )
-    text = summary_markdown(rows, keys=["size", "method"], titles={"reverse_kl": "KL"}, caption="c", notes=["n"])
-    assert "| 5 | BPC-rKL | 2.00 ± 1.41 | 0.500 |" in text
+    options = {"keys": ["size", "method"], "columns": {"reverse_kl": divergence("KL")}, "caption": "c", "notes": ["n"]}
+    text = study_table(rows, **options).to_markdown()
+    assert "| M | Method | KL (nats) ↓ | floor |" in text
+    assert "| 5 | BPC-rKL | 2.00 ±1.41 | 0.500 |" in text
+    three = pd.DataFrame({"size": 5, "method": "rkl", "reverse_kl": [0.3, 0.4, math.nan]})
+    text = study_table(three, **options).to_markdown()
+    assert "| 5 | BPC-rKL | — |" in text and "floor" not in text
+    assert "- — M = 5, BPC-rKL: 1 of 3 repeats not finite; mean of the others: KL 0.350." in text

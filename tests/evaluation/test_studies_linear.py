@@ -107,7 +107,7 @@ def test_linear_floor_is_a_bound_that_numerical_optimisation_meets():
 
 
 def test_linear_study(tmp_path):
-    table = run_linear_study(
+    table, tables = run_linear_study(
         tmp_path,
         steps=150,
         sizes=(5, 20),
@@ -124,6 +124,8 @@ def test_linear_study(tmp_path):
     names = {"linear.csv", "linear-steps.csv", "linear.md", "linear.png", "linear-contours.png"}
     assert {p.name for p in tmp_path.iterdir()} == names
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "linear.csv"), table)
+    assert tables[0].headings == ["M", "Method", "KL(core‖full) (nats) ↓", "floor", "KL(full‖core) (nats) ↓", "floor"]
+    assert [len(block) for block in tables[0].blocks] == [3, 3]  # of one size each
     for name in ("linear.png", "linear-contours.png"):
         assert imread(tmp_path / name).std() > 0.05
 

@@ -219,13 +219,14 @@ def test_chains_sample_the_coreset_posterior_and_follow_it(logistic):
 
 def test_logistic_study(tmp_path):
     settings = LogisticStudy(track=4)
-    table = run_logistic_study(tmp_path, steps=80, sizes=(20,), repeats=1, settings=settings)
+    table, tables = run_logistic_study(tmp_path, steps=80, sizes=(20,), repeats=1, settings=settings)
     values = table.set_index(["design", "method"])
     exact, laplace = values["reverse_kl"], values["laplace_reverse_kl"]
     assert exact["pca2", "rkl"] < 0.05 * exact["pca2", "random"]
     assert exact["pca2", "rkl"] == pytest.approx(laplace["pca2", "rkl"], rel=0.3)
     assert math.isnan(exact["full", "rkl"])  # 31 parameters: only Laplace, and named so
     assert laplace["full", "rkl"] < 0.5 * laplace["full", "random"]
+    assert [len(found.columns) for found in tables] == [6, 4]  # without columns that a design does not have
     assert table["acceptance"].between(0.5, 1).all()
     assert "between the Laplace approximations" in (tmp_path / "logistic-full.md").read_text()
     assert {p.name for p in tmp_path.iterdir()} == {

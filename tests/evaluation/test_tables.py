@@ -94,6 +94,13 @@ def test_ties_at_the_digits_shown_are_both_bold_within_a_size_only():
     assert "**0.5000**" not in text  # alone
 
 
+def test_a_caption_says_once_what_the_device_is():
+    rows = [summary_of(VALUES).assign(scale="CPU run; 2,000 test images"), summary_of(VALUES, device="an H100")]
+    first, second = (to_markdown(part.assign(scale="CPU run; 2,000 test images")).splitlines()[2] for part in rows)
+    assert first.endswith("seeds; CPU (2 threads); 2,000 test images.**")
+    assert second.endswith("seeds; an H100; CPU run; 2,000 test images.**")  # what it does not know, it does not judge
+
+
 def test_the_exact_protocol_has_no_published_column():
     text = to_markdown(summary_of(VALUES, protocol="exact"))
     assert "| published" not in text and "Published" not in text
@@ -144,12 +151,15 @@ def test_files_are_written(tmp_path):
     assert "2 seeds; d; s." in paths[0].read_text()
 
 
-@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("width", [40, 80, 160])
 def test_console_fits_and_cuts_no_number(width):
     more = {(m, 10, metric): [0.81234, 0.8] for m in ("fkl", "random") for metric in ("ece", "ece_kim2022", "brier")}
     stream = io.StringIO()
     Console(width=width, file=stream).print(render_console(summary_of(VALUES | more), title="[demo]"))
     text = stream.getvalue()
+    lines = [line for line in text.splitlines() if re.match(" (Random|BPC-|Full data) ", line)]
+    numbers = {word for line in lines for word in line.split() if re.search(r"[\d±+]", word)} - {"10"}
+    assert len(numbers) > 15 and all(re.fullmatch(r"[±+-]?\d\.\d{3}", number) for number in numbers), numbers
     assert "[demo]" in text and "0.440" in text and "±0.014" in text and "0.806" in text and "…" not in text
     assert max(map(len, text.splitlines())) <= width
 

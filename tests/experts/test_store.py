@@ -135,3 +135,50 @@ def test_full_disk_leaves_what_was_there(store, monkeypatch):
     reader = TrajectoryStore.open(store.path)
     assert reader.epochs(0) == 4
     assert torch.equal(reader.snapshots(0, 4, 4)[0], snapshot(0, 4))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"epoch": 0}', b'{"epoch": 0, "crc32": "x"}', b'{"epoch": 0, "crc32": 1, "test_accuracy": "abc"}', b"[1]", b"\xff\xfe",
+        b'{"epoch": "0", "crc32": 1}', b"[" * 100_000, b'{"epoch": 0, "crc32": 1, "test_accuracy": null}',
+    ],
+)  # fmt: skip
+def test_journals_of_anybody(store, line):
+    (store.path / "expert_0000.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(FileFormatError, match="damaged at line 1") as caught:
+        TrajectoryStore.open(store.path).snapshots(0, 0, 0)
+    assert len(str(caught.value)) < 500
+
+
+def test_snapshots_that_are_not_finite_are_refused(store):
+    bad = snapshot(0, 5)
+    bad[3] = float("nan")
+    store.append(0, bad)
+    with pytest.raises(FileFormatError, match="NaN or infinity at epoch 5"):
+        TrajectoryStore.open(store.path).snapshots(0, 4, 5)
+
+
+def test_trajectories_of_nobody_knows_what(store):
+    (store.path / "store.json").unlink()
+    with pytest.raises(FileFormatError, match=r"expert_0000\.f32 but no store\.json"):
+        TrajectoryStore.create(store.path, P, {"dataset": "digits", "lr": 0.1})
+    assert not (store.path / "store.json").exists()
+
+
+@pytest.mark.parametrize("name", ["store.json", "expert_0000.jsonl", "expert_0000.f32"])
+def test_pipes_and_folders_in_a_store(store, name):
+    for make in (os.mkfifo, os.mkdir):
+        path = store.path / name
+        path.rmdir() if path.is_dir() else path.unlink()
+        make(path)
+        with pytest.raises(FileFormatError, match=name):
+            TrajectoryStore.open(store.path).snapshots(0, 0, 0)
+
+
+def test_torn_temporary_files_go(store):
+    ours, foreign = store.path / ".store.json.abcd1234.tmp", store.path / ".thesis.tex.abcd1234.tmp"
+    for path in (ours, foreign):
+        path.write_text("torn")
+    with store.lock():
+        assert not ours.exists() and foreign.exists()

@@ -45,6 +45,16 @@ def test_second_derivatives_of_some_of_the_gradients(used):
         torch.testing.assert_close(got, expected)
 
 
+def test_a_third_derivative_is_refused():
+    """Against fixed directions, as here, it came back with terms missing."""
+    x, gain, bias = draws((2, 3, 4, 6), (3,), (3,))
+    (first,) = torch.autograd.grad(norm_relu_pool(x, gain, bias).pow(3).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, retain_graph=True)
+    assert torch.isfinite(second).all()
+    with pytest.raises(NotImplementedError, match="third derivative"):
+        torch.autograd.grad(first.sum(), x, create_graph=True)
+
+
 @pytest.mark.parametrize("size", [16, 20], ids=["even", "odd last block"])
 def test_the_network_is_the_same_either_way(size):
     net = ConvNet(ConvNetConfig(width=8, depth=3), (3, size, size), 10)

@@ -1,5 +1,7 @@
 """Noisy gradients: the heat they make, how it is measured, and that the reference's settings keep it out (N = 50,000)."""
 
+import math
+
 import pytest
 import torch
 
@@ -88,7 +90,58 @@ def test_the_step_shrinks_until_the_heat_is_small():
         drawn = list(run(kernel, torch.zeros(4, p, dtype=torch.float64), steps=140, generators=generators, burn_in=80))
         found[max_heat] = float(torch.stack([i.heat for _, i in drawn]).mean()), float(drawn[-1][0].step_size.mean())
     assert found[None][0] > 0.3 and found[None][1] == 0.1
-    assert found[0.05][0] < 0.08 and found[0.05][1] < 0.08
+    assert found[0.05][0] < 0.05 and found[0.05][1] < 0.08
+
+
+class Bursts:
+    """The gradient of a standard normal with noise of variance 20.04: 100 times as wide as usual, one time in twenty."""
+
+    noisy = True
+
+    def exact(self, params):
+        return -0.5 * params.square().sum(1), -params
+
+    def estimate(self, params, anchor, anchor_grad, generators):
+        width = torch.where(generators.uniform(1) < 0.05, 20.0, 0.2)
+        return -params + width * generators.normal(params.shape[1])
+
+
+def test_the_step_follows_the_mean_heat_and_not_the_usual_one():
+    """A network's heat comes in bursts. A step steered by its logarithm stayed at 0.1 here, where the mean heat is 1."""
+    config = SGHMCConfig(step_size=0.1, friction=5.0, steps=2, warmup=300, max_heat=0.05)
+    generators = ChainGenerators.from_seeds("cpu", range(8))
+    drawn = list(run(sghmc(Bursts(), config), torch.zeros(8, 1), steps=500, generators=generators, burn_in=300))
+    steps = drawn[-1][0].step_size
+    # heat = h v / (2 gamma), aimed at half of 0.05: h = 0.0125
+    assert 0.006 < float(steps.mean()) < 0.025, steps
+    assert 0 < float(torch.stack([i.heat for _, i in drawn]).mean()) < 0.05
+    assert torch.equal(drawn[0][0].step_size, steps)  # fixed once the warm-up is over
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 6, 7])
+def test_a_short_warm_up_keeps_the_step_in_bounds(warmup):
+    config = SGHMCConfig(step_size=0.01, steps=1, warmup=warmup, max_heat=0.05)
+    generators = ChainGenerators.from_seeds("cpu", [0, 1])
+    *_, (state, _) = run(sghmc(Bursts(), config), torch.zeros(2, 1), steps=10, generators=generators)
+    assert ((state.step_size <= 0.01 * (1 + 1e-9)) & (state.step_size > 0)).all()
+    if warmup < 6:
+        assert (state.step_size == 0.01).all()
+
+
+def test_the_heat_of_an_overdamped_chain():
+    """h^2 v / (4 s^2 T tanh(gamma h / 2)): at gamma h = 4 the usual h v / (2 gamma) is half of it, and T divides."""
+    config = SGHMCConfig(step_size=0.4, friction=10.0, steps=5, temperature=3.0)
+
+    class Noisy(Bursts):
+        def estimate(self, params, anchor, anchor_grad, generators):
+            return -params + 4.0 * generators.normal(params.shape[1])
+
+    generators = ChainGenerators.from_seeds("cpu", range(64))
+    drawn = list(run(sghmc(Noisy(), config), torch.zeros(64, 1), steps=150, generators=generators, burn_in=50))
+    heat = float(torch.stack([i.heat for _, i in drawn]).mean())
+    assert heat == pytest.approx(0.4**2 * 16 / (4 * math.tanh(2.0) * 3.0), rel=0.1)
+    variance = float(torch.stack([s.params for s, _ in drawn]).var())
+    assert variance == pytest.approx(3.0 * (1 + heat), rel=0.1)
 
 
 def test_exact_gradients_have_no_heat():

@@ -63,6 +63,12 @@ def fake_run(
     return folder
 
 
+def written(paths, out, title):
+    """The Markdown of a comparison."""
+    compare(paths, out, title)
+    return (out / "comparison.md").read_text()
+
+
 def tables(text):
     """Every table of the Markdown, as a list of rows of cells, head first."""
     found = [[]]
@@ -88,36 +94,41 @@ def runs(tmp_path):
 
 
 def test_means_and_changes_of_pairs(runs, tmp_path):
-    text = compare([runs], tmp_path / "out", "Chosen samples")
-    assert text.startswith("# Chosen samples\n\n- small\n")
-    assert "## digits, 50 labels" in text
+    text = written([runs], tmp_path / "out", "Chosen samples")
+    assert text.startswith(
+        "# Chosen samples\n\n**digits, 50 labels: test accuracy (%) by L, the number of generated images; small.**\n"
+    )
     accuracy, details, printed = tables(text)
     assert accuracy == [
-        ["Setting", "seeds", "0", "100", "400"],
-        ["Baseline", "2", "91.00 ± 1.41", "-", "-"],
-        ["Unfiltered", "2", "-", "86.50 ± 2.12", "-"],
-        ["H & CRAIG", "2", "-", "93.00 ± 2.83", "95.00 ± 1.41"],
+        ["Setting", "seeds", "0 ↑", "100 ↑", "400 ↑"],
+        ["Baseline", "2", "91.00 ±1.41", "", ""],
+        ["Unfiltered", "2", "", "86.50 ±2.12", ""],
+        ["H & CRAIG", "2", "", "93.00 ±2.83", "95.00 ±1.41"],
     ]
     assert [row[:4] for row in details[1:]] == [
-        ["Baseline", "0", "-", "1.090 ± 0.014"],
-        ["Unfiltered", "100", "-4.50 ± 0.50", "1.135 ± 0.021"],
+        ["Baseline", "0", "", "1.090 ±0.014"],
+        ["Unfiltered", "100", "-4.50 ±0.50", "1.135 ±0.021"],
         # of pairs: +1 and +3 points, not the means' spread
-        ["H & CRAIG", "100", "+2.00 ± 1.00", "1.070 ± 0.028"],
-        ["H & CRAIG", "400", "+4.00 ± 0.00", "1.050 ± 0.014"],
+        ["H & CRAIG", "100", "+2.00 ±1.00", "1.070 ±0.028"],
+        ["H & CRAIG", "400", "+4.00 ±0.00", "1.050 ±0.014"],
     ]
-    assert [row[4] for row in details[1:3]] == ["0.90 ± 0.14", "1.35 ± 0.21"]
-    assert details[1][5:] == ["-", "-", "-"]
-    assert details[2][5:] == ["75.0%", "45.0%", "67.5%"]  # 150 of 200; 80 and 100 of 200; 60 of 80 and of 100
-    assert printed[0] == ["Setting", "0", "10,000", "40,000", "100,000", "200,000"]
-    cells = {(row[0], size): cell for row in printed[1:] for size, cell in zip(printed[0][1:], row[1:], strict=True)}
-    assert cells["Baseline", "0"] == "92.0 ± 0.1"
-    assert cells["Unfiltered", "10,000"] == "88.1 ± 0.1"
-    assert cells["H & CRAIG & PL", "40,000"] == "94.5 ± 0.1"
-    assert sum(cell != "-" for cell in cells.values()) == len(TABLE_1)
+    assert [row[4] for row in details[1:3]] == ["0.90 ±0.14", "1.35 ±0.21"]
+    assert details[1][5:] == ["", "", ""]
+    assert details[2][5:] == ["75.0", "45.0", "67.5"]  # 150 of 200; 80 and 100 of 200; 60 of 80 and of 100
+    assert printed[0] == ["Setting", "0 ↑", "10,000 ↑", "40,000 ↑", "100,000 ↑", "200,000 ↑"]
+    cells = {
+        (row[0], size.removesuffix(" ↑")): cell
+        for row in printed[1:]
+        for size, cell in zip(printed[0][1:], row[1:], strict=True)
+    }
+    assert cells["Baseline", "0"] == "92.0 ±0.1"
+    assert cells["Unfiltered", "10,000"] == "88.1 ±0.1"
+    assert cells["H & CRAIG & PL", "40,000"] == "94.5 ±0.1"
+    assert sum(cell != "" for cell in cells.values()) == len(TABLE_1)
 
 
 def test_what_is_written(runs, tmp_path):
-    text = compare([runs], tmp_path / "out", "t")
+    text = written([runs], tmp_path / "out", "t")
     assert (tmp_path / "out" / "comparison.md").read_text() == text
     rows = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert len(rows) == 8 * 3
@@ -126,16 +137,16 @@ def test_what_is_written(runs, tmp_path):
 
 
 def test_a_run_named_twice_counts_once(runs, tmp_path):
-    once = compare([runs], tmp_path / "a", "t")
-    assert compare([runs, runs / "digits-50-baseline-0-0-1.0-0.0"], tmp_path / "b", "t") == once
+    once = written([runs], tmp_path / "a", "t")
+    assert written([runs, runs / "digits-50-baseline-0-0-1.0-0.0"], tmp_path / "b", "t") == once
 
 
 def test_runs_that_differ_in_more_than_the_seed_stay_apart(runs, tmp_path):
-    before = tables(compare([runs], tmp_path / "a", "t"))[0]
+    before = tables(written([runs], tmp_path / "a", "t"))[0]
     fake_run(runs, "entropy-craig", 100, 0, 0.5, temperature=0.5)
     fake_run(runs, "baseline", 0, 0, 0.2, held_out=0.1)
-    text = compare([runs], tmp_path / "b", "t")
-    assert "## digits, 50 labels, validation fraction 0.1" in text
+    text = written([runs], tmp_path / "b", "t")
+    assert "**digits, 50 labels, validation fraction 0.1: test accuracy" in text
     tested, details, held_out, *_ = tables(text)
     assert tested[1] == before[1]  # the baseline has no temperature, and the held-out one is no second run of it
     assert tested[3][0] == "H & CRAIG, temperature 0.5" and tested[3][3] == "50.00"
@@ -147,21 +158,34 @@ def test_runs_that_differ_in_more_than_the_seed_stay_apart(runs, tmp_path):
 def test_changes_without_every_baseline(runs, tmp_path):
     """A seed without a baseline has no change; without any, there is no change at all, and one run has no spread."""
     fake_run(runs, "entropy", 100, 7, 0.5)
-    _, details, _ = tables(compare([runs], tmp_path / "a", "t"))
-    assert next(row for row in details if row[0] == "H")[2] == "-"
+    _, details, _ = tables(written([runs], tmp_path / "a", "t"))
+    assert next(row for row in details if row[0] == "H")[2] == ""
     for seed in (0, 1):
         for file in ("rows.csv", "run.json"):
             (runs / f"digits-50-baseline-0-{seed}-1.0-0.0" / file).unlink()
-    accuracy, details, _ = tables(compare([runs], tmp_path / "b", "t"))
+    accuracy, details, _ = tables(written([runs], tmp_path / "b", "t"))
     assert "Baseline" not in [row[0] for row in accuracy + details]
-    assert {row[2] for row in details[1:]} == {"-"}
-    assert ["H", "1", "50.00", "-"] in accuracy
+    assert {row[2] for row in details[1:]} == {""}
+    assert ["H", "1", "50.00", ""] in accuracy
+
+
+def test_a_diverged_seed_is_never_left_out(tmp_path):
+    root = tmp_path / "runs"
+    for seed, value in enumerate((0.3, 0.4, float("nan"))):
+        fake_run(root, "baseline", 0, seed, 0.5)
+        fake_run(root, "entropy", 100, seed, value)
+    text = written([root], tmp_path / "out", "t")
+    accuracy, details, _ = tables(text)
+    assert accuracy[2] == ["H", "3", "", "—"] and "35.00 ±" not in text
+    assert "- — H: 1 of 3 seeds not finite; mean of the others: 100 35.00." in text
+    assert next(row for row in details if row[0] == "H")[2:5] == ["—", "—", "—"]
+    assert "- — H, L = 100: 1 of 3 seeds not finite; mean of the others: change of accuracy -15.00, NLL 1.650" in text
 
 
 def test_runs_before_counts_were_kept(tmp_path):
     fake_run(tmp_path / "runs", "entropy", 100, 0, 0.9, counts=False)
-    _, details, _ = tables(compare([tmp_path / "runs"], tmp_path / "out", "t"))
-    assert details[1][5:] == ["-", "-", "-"]
+    _, details, _ = tables(written([tmp_path / "runs"], tmp_path / "out", "t"))
+    assert details[1][5:] == ["", "", ""]
 
 
 def test_a_section_for_each_dataset_and_number_of_labels(tmp_path):
@@ -169,9 +193,13 @@ def test_a_section_for_each_dataset_and_number_of_labels(tmp_path):
     for dataset, labelled, value in (("digits", 50, 0.9), ("digits", 100, 0.95), ("mnist", 100, 0.8)):
         fake_run(root, "baseline", 0, 0, value, dataset=dataset, labelled=labelled)
         fake_run(root, "entropy", 100, 0, value + 0.01, dataset=dataset, labelled=labelled)
-    text = compare([root], tmp_path / "out", "t")
-    heads = [line for line in text.splitlines() if line.startswith("## ")]
-    assert heads[:3] == ["## digits, 50 labels", "## digits, 100 labels", "## mnist, 100 labels"]
+    text = written([root], tmp_path / "out", "t")
+    heads = [line for line in text.splitlines() if line.startswith("**") and "test accuracy" in line]
+    assert [head.partition(":")[0] for head in heads[:3]] == [
+        "**digits, 50 labels",
+        "**digits, 100 labels",
+        "**mnist, 100 labels",
+    ]
     found = tables(text)
     assert [t[1][2] for t in found[0:6:2]] == ["90.00", "95.00", "80.00"]
     assert [t[2][2] for t in found[1:6:2]] == ["+1.00"] * 3

@@ -104,6 +104,12 @@ def fake_folder(path, prior, seed, nll, interval=10):
             )  # fmt: skip
 
 
+def written(paths, out, title):
+    """The Markdown of a comparison."""
+    compare(paths, out, title)
+    return (out / "comparison.md").read_text()
+
+
 def table_rows(text, head):
     """{first cell: {column: cell}} of the table below the heading `head`."""
     lines = text[text.index(head) :].splitlines()[1:]
@@ -117,17 +123,16 @@ def table_rows(text, head):
 
 
 def test_scored_models_side_by_side(scored, tmp_path):
-    text = compare([scored], tmp_path / "out", "Two priors")
-    rows = table_rows(text, "## digits, vae, bernoulli, is5-n20")
+    text = written([scored], tmp_path / "out", "Two priors")
+    rows = table_rows(text, "**digits, vae, bernoulli, is5-n20")
     assert list(rows) == ["Gaussian", "ByPE"]
     for prior, row in zip(("gaussian", "bype"), rows.values(), strict=True):
         kept = pd.read_csv(scored / prior / "rows.csv").set_index("metric")["value"]
-        assert float(row["NLL ↓"]) == pytest.approx(kept["nll_is"], abs=0.006)
-        assert float(row["bound ↑"]) == pytest.approx(kept["elbo"], abs=0.006)
+        assert float(row["NLL (nats) ↓"]) == pytest.approx(kept["nll_is"], abs=0.006)
+        assert float(row["bound (nats) ↑"]) == pytest.approx(kept["elbo"], abs=0.006)
         assert (row["seeds"], row["epochs"], row["published"]) == ("1", "1", "")
     assert text.startswith("# Two priors")
     assert "100 training images" in text
-    assert (tmp_path / "out" / "comparison.md").read_text() == text
     assert set(pd.read_csv(tmp_path / "out" / "comparison.csv")["method"]) == {"gaussian", "bype"}
     for name in ("learning", "histogram", "knn"):
         assert (tmp_path / "out" / f"{name}-digits-vae.png").stat().st_size > 1000
@@ -136,12 +141,12 @@ def test_scored_models_side_by_side(scored, tmp_path):
 def test_published_numbers_stand_beside(tmp_path):
     for prior, seed, nll in (("gaussian", 0, 25.0), ("gaussian", 1, 27.0), ("vampprior", 0, 24.0), ("mog", 0, 24.5)):
         fake_folder(tmp_path / "runs" / f"{prior}{seed}", prior, seed, nll)
-    rows = table_rows(compare([tmp_path / "runs"], tmp_path / "out", "MNIST"), "## mnist, vae, mse")
+    rows = table_rows(written([tmp_path / "runs"], tmp_path / "out", "MNIST"), "**mnist, vae, mse")
     assert list(rows) == ["Gaussian", "Mixture of Gaussians", "VampPrior"]
     assert rows["Gaussian"]["published"] == "24.41 (Ai et al. 2021)"
     assert rows["VampPrior"]["published"] == "23.65 (Ai et al. 2021)"
     assert rows["Mixture of Gaussians"]["published"] == ""
-    assert rows["Gaussian"]["NLL ↓"] == "26.00 ± 1.41"
+    assert rows["Gaussian"]["NLL (nats) ↓"] == "26.00 ±1.41"
     assert (rows["Gaussian"]["seeds"], rows["VampPrior"]["seeds"]) == ("2", "1")
 
 
@@ -149,12 +154,21 @@ def test_settings_that_differ_stay_apart(tmp_path):
     for seed, interval, nll in ((0, 1, 20.0), (1, 1, 22.0), (0, 50, 30.0)):
         fake_folder(tmp_path / "runs" / f"{seed}-{interval}", "bype", seed, nll, interval)
     fake_folder(tmp_path / "runs" / "g", "gaussian", 0, 25.0)
-    rows = table_rows(compare([tmp_path / "runs"], tmp_path / "out", "t"), "## mnist, vae, mse")
-    assert [(name, row["NLL ↓"]) for name, row in rows.items()] == [
+    rows = table_rows(written([tmp_path / "runs"], tmp_path / "out", "t"), "**mnist, vae, mse")
+    assert [(name, row["NLL (nats) ↓"]) for name, row in rows.items()] == [
         ("Gaussian", "25.00"),
-        ("ByPE, interval 1", "21.00 ± 1.41"),
+        ("ByPE, interval 1", "21.00 ±1.41"),
         ("ByPE, interval 50", "30.00"),
     ]
+
+
+def test_a_diverged_seed_is_never_left_out(tmp_path):
+    for seed, nll in enumerate((30.0, 40.0, float("nan"))):
+        fake_folder(tmp_path / "runs" / f"{seed}", "bype", seed, nll)
+    text = written([tmp_path / "runs"], tmp_path / "out", "t")
+    row = table_rows(text, "**mnist, vae, mse")["ByPE"]
+    assert (row["seeds"], row["NLL (nats) ↓"], row["5-NN accuracy ↑"]) == ("3", "—", "0.9000 ±0.0000")
+    assert "- — ByPE: 1 of 3 seeds not finite; mean of the others: NLL 35.00, bound -36.00." in text
 
 
 def test_scores_that_a_kill_cut_short_are_completed(scored, tmp_path):

@@ -31,7 +31,7 @@ def labelled(images):
 @pytest.fixture
 def data(grey):
     parts = [labelled(grey(n, SHAPE, seed)) for seed, n in enumerate((60, 20, 30))]
-    return ImageData("bumps", *parts, "mse")
+    return ImageData("bumps", *parts)
 
 
 def tiny(name="vae", likelihood="mse"):
@@ -197,7 +197,5 @@ def test_scores(data, likelihood):
     assert metrics["knn_accuracy@5"] == accuracy[5]
     again = score(model, prior, data, samples=30, test_images=8, seed=0)
     assert torch.equal(again.log_likelihoods, found.log_likelihoods)
-    blank = ImageData(
-        "bumps", ImageSplit(data.train.images, torch.full((60,), -1)), data.validation, data.test, data.likelihood
-    )
+    blank = ImageData("bumps", ImageSplit(data.train.images, torch.full((60,), -1)), data.validation, data.test)
     assert not any(k.startswith("knn") for k in score(model, prior, blank, samples=1, test_images=2, seed=0).metrics)
