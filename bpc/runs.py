@@ -80,7 +80,7 @@ def device_name(device: torch.device) -> str:
     """What a table's caption calls the device."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"CPU ({torch.get_num_threads()} threads)"
+    return f"CPU ({plural(torch.get_num_threads(), 'thread')})"
 
 
 def versions() -> dict[str, str]:

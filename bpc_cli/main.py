@@ -170,7 +170,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _stopped(word: str, code: int) -> int:
-    print(f"{word}; the same command goes on from the last checkpoint.", file=sys.stderr)
+    print(f"{word}; the same command goes on from what is saved.", file=sys.stderr)
     return code
 
 

@@ -434,6 +434,10 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "—": "---",
+    "→": r"$\to$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "†": r"$\dagger$",
 }
 
 

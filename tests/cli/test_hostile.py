@@ -137,7 +137,7 @@ def test_stopped_in_the_first_step(tmp_path, monkeypatch, capsys):
 
         patch.setattr(ForwardKL, "gradient", stop)
         assert run.main(arguments) == 130
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "goes on from what is saved" in capsys.readouterr().err
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
     assert run.main(arguments) == 0
 

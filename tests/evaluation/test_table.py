@@ -186,3 +186,9 @@ def test_a_diagnostic_that_a_sampler_lacks_is_a_dash_without_a_footnote():
     columns = (Column(name="Method", key=True), Column(name="E-BFMI", noted=False))
     table = Table(columns=columns, blocks=((TableRow(("Full", moments([math.nan]))),),))
     assert "| Full | — |" in table.to_markdown() and table.footnotes() == []
+
+
+def test_latex_has_no_character_that_pdflatex_refuses():
+    columns = (Column("Δ →", better="zero"), Column("λ", better="lower"))
+    table = Table(caption="ΔH → 0 ±", columns=columns, blocks=((TableRow(("†", "λ —")),),), notes=("†",))
+    assert tables_to_latex([table]).isascii()
