@@ -2,10 +2,11 @@
 
 import pytest
 
+from bpc.divergences import DIVERGENCES
 from bpc.errors import ConfigError
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
-from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+from bpc.presets import distill_preset, make_divergence
 
 # K, T+, L_u, L_x, eta, S
 TABLE_2 = {
@@ -49,7 +50,7 @@ def test_epochs_needed():
     assert distill_preset("kim2022", "rkl", 10).epochs_needed == 19
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", DIVERGENCES.names())
 def test_divergences_take_their_settings(name):
     p = distill_preset("kim2022", name, 10)
     net = ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
