@@ -16,10 +16,11 @@ import torch
 
 from bpc.augment import AugmentConfig
 from bpc.data import load_dataset
-from bpc.distill import initial_coreset, real_batches
+from bpc.distill import initial_coreset, real_batches, start
+from bpc.divergences import DIVERGENCES
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
-from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+from bpc.presets import distill_preset, make_divergence
 from bpc.runtime import keep_freed_memory
 from bpc.seeding import make_generator
 from expert_trajectories import TrajectoryStore
@@ -40,14 +41,12 @@ def main() -> None:
     net = ConvNet(ConvNetConfig(width=args.width), data.image_shape, data.num_classes)
     store = TrajectoryStore.open(args.experts)
     print("| divergence | everything random | same expert, epoch and real batch |\n| :-- | --: | --: |")
-    for name in DIVERGENCES:
+    for name in DIVERGENCES.names():
         preset = distill_preset("kim2022", name, args.ipc)
         if args.max_start_epoch:
             preset = dataclasses.replace(preset, max_start_epoch=args.max_start_epoch)
         divergence = make_divergence(name, preset, Classifier(net), AugmentConfig())
-        coreset = initial_coreset(
-            data, args.ipc, source="real", student_lr=preset.student_lr, total_weight=None, seed=0
-        )
+        coreset = start(initial_coreset(data, args.ipc, source="real", total_weight=None, seed=0), divergence).coreset
         windows = store.sampler(preset.max_start_epoch, divergence.expert_epochs, device)
         batches = real_batches(data, preset.real_batch)
         cells = []

@@ -26,12 +26,12 @@ from bpc.augment import AugmentConfig
 from bpc.budget import pairs_at_once
 from bpc.data import Dataset, load_dataset
 from bpc.distill import OuterConfig, distill, initial_coreset, real_batches, start
-from bpc.divergences import ExpertWindow
+from bpc.divergences import DIVERGENCES, ExpertWindow
 from bpc.estimate import synchronise
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
-from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+from bpc.presets import distill_preset, make_divergence
 from bpc.runs import device_name, peak_memory_bytes, resolve_device, versions
 from bpc.runtime import keep_freed_memory, repeatable_kernels
 from bpc.samplers.backends import BackendSettings, available, sample
@@ -65,17 +65,17 @@ def iteration(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     preset = dataclasses.replace(
         preset, **{k: v for k, v in job.items() if k in ("inner_steps", "samples", "real_batch")}
     )
-    at_once = pairs_at_once(net, device, job.get("memory_budget"), second_order=name == "wasserstein")
+    at_once = pairs_at_once(net, device, job.get("memory_budget"), second_order=DIVERGENCES.get(name).second_order)
     divergence = make_divergence(name, preset, Classifier(net), AugmentConfig(), at_once=at_once)
     if job.get("naive"):
         plain = naive.NaiveConvNet(net.config, data.image_shape, data.num_classes)
         divergence = naive.NaiveDivergence(plain, divergence)
     # the cost does not depend on where the experts are
     window = ExpertWindow(net.init(divergence.expert_epochs + 1, make_generator(device, 0)))
-    initial = initial_coreset(data, job["ipc"], source="real", student_lr=preset.student_lr, total_weight=None, seed=0)
+    initial = initial_coreset(data, job["ipc"], source="real", total_weight=None, seed=0)
     real = real_batches(data, preset.real_batch)
     loop = distill(
-        start(initial),
+        start(initial, divergence),
         divergence,
         lambda g: window,
         real,
@@ -166,7 +166,7 @@ def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     source = load_dataset("digits").to(device) if small else data
     config = ConvNetConfig(width=8, depth=2) if small else ConvNetConfig(width=job.get("width", 128))
     net = ConvNet(config, source.image_shape, source.num_classes)
-    coreset = initial_coreset(source, job.get("ipc", 1), source="real", student_lr=0.01, total_weight=None, seed=0)
+    coreset = initial_coreset(source, job.get("ipc", 1), source="real", total_weight=None, seed=0)
     at_once = pairs_at_once(net, device, job.get("memory_budget"))
     posterior = Posterior(
         Classifier(net), coreset.points, coreset.labels, coreset.weights, prior_std=0.1, points_at_once=at_once
@@ -213,7 +213,7 @@ def load(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
 
 
 JOBS: dict[str, Callable[[Job, Dataset, torch.device], dict[str, Any]]] = {
-    **dict.fromkeys(DIVERGENCES, iteration),
+    **dict.fromkeys(DIVERGENCES.names(), iteration),
     "experts": experts,
     "experts-stored": whole_experts,
     "leapfrog": leapfrog,

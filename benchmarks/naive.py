@@ -9,7 +9,7 @@ measured. Coresets have equal weights, which nothing here learns: the gradient w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def inner_end(
     net: NaiveConvNet,
     start: Tensor,
     coreset: LearnedCoreset,
+    student_lr: Tensor | float,
     config: Any,
     generator: Generator,
     keep_graph: bool = False,
@@ -76,7 +77,7 @@ def inner_end(
     for _ in range(config.inner_steps):
         loss = F.cross_entropy(net(params, augment(coreset.points, generator)), coreset.labels)
         (gradient,) = torch.autograd.grad(loss, params, create_graph=keep_graph)
-        params = params - coreset.student_lr * gradient
+        params = params - student_lr * gradient
     return params
 
 
@@ -85,10 +86,11 @@ def wasserstein(
 ) -> CoresetGradient:
     """BPC-W: one backward pass through the unrolled inner SGD."""
     coreset = _leaves(coreset)
-    end = inner_end(net, window.start, coreset, config, generator, keep_graph=True)
+    student_lr = coreset.extras["student_lr"].detach().clone().requires_grad_(True)
+    end = inner_end(net, window.start, coreset, student_lr, config, generator, keep_graph=True)
     loss = F.mse_loss(end, window.end, reduction="sum") / F.mse_loss(window.start, window.end, reduction="sum")
     loss.backward()
-    return _answer(coreset, coreset.points.grad, coreset.student_lr.grad, loss)
+    return _answer(coreset, coreset.points.grad, loss, {"student_lr": student_lr.grad})
 
 
 def forward_kl(
@@ -96,9 +98,9 @@ def forward_kl(
 ) -> CoresetGradient:
     """BPC-fKL: all S pairs of losses in one graph, then one backward pass."""
     coreset = _leaves(coreset)
-    end = inner_end(net, window.start, coreset, config, generator).detach()
+    end = inner_end(net, window.start, coreset, config.student_lr, config, generator).detach()
     augment = Augment(config.augment)
-    loss = torch.zeros_like(coreset.student_lr)
+    loss = coreset.points.new_zeros(())
     for _ in range(config.samples):
         noise = torch.randn(2, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
         seen = augment(coreset.points, generator)
@@ -106,7 +108,7 @@ def forward_kl(
         loss_expert = F.cross_entropy(net(window.end + config.sigma_expert * noise[1], seen), coreset.labels)
         loss = loss + (loss_expert - loss_core) / config.samples
     loss.backward()
-    return _answer(coreset, coreset.points.grad, None, loss)
+    return _answer(coreset, coreset.points.grad, loss)
 
 
 def reverse_kl(
@@ -118,12 +120,12 @@ def reverse_kl(
     generator: Generator,
 ) -> CoresetGradient:
     """BPC-rKL by Algorithm 4: (S, B) and (S, m) log-likelihoods and (S, m, c, h, w) scores, centred over S and combined."""
-    end = inner_end(net, window.start, coreset, config, generator).detach()
+    end = inner_end(net, window.start, coreset, config.student_lr, config, generator).detach()
     coreset = _leaves(coreset)
     noise = torch.randn(config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
     log_lik_real, log_lik_core, scores = [], [], []
     for row in noise:
-        params = end + config.sigma * row
+        params = end + config.sigma_core * row
         with torch.no_grad():
             log_lik_real.append(-F.cross_entropy(net(params, real.points), real.labels, reduction="none"))
             log_lik_core.append(-F.cross_entropy(net(params, coreset.points), coreset.labels, reduction="none"))
@@ -133,22 +135,21 @@ def reverse_kl(
     gradient = torch.zeros_like(coreset.points)
     for s in range(config.samples):
         gradient = gradient - (g[s].mean() - g_tilde[s].mean()) * h_tilde[s] / config.samples
-    return _answer(coreset, gradient, None, torch.full_like(end[0], torch.nan))
+    return _answer(coreset, gradient, torch.full_like(end[0], torch.nan))
 
 
 def _leaves(coreset: LearnedCoreset) -> LearnedCoreset:
-    """The same coreset, its points and inner step size ready to collect a gradient."""
-    points, student_lr = (x.detach().clone().requires_grad_(True) for x in (coreset.points, coreset.student_lr))
-    return coreset._replace(points=points, student_lr=student_lr)
+    """The same coreset, its points ready to collect a gradient."""
+    return coreset._replace(points=coreset.points.detach().clone().requires_grad_(True))
 
 
 def _answer(
-    coreset: LearnedCoreset, points: Tensor | None, student_lr: Tensor | None, value: Tensor
+    coreset: LearnedCoreset, points: Tensor | None, value: Tensor, extras: Mapping[str, Tensor | None] | None = None
 ) -> CoresetGradient:
     assert points is not None
-    student_lr = torch.zeros_like(value) if student_lr is None else student_lr
+    found = {name: gradient.detach() for name, gradient in (extras or {}).items() if gradient is not None}
     weights = torch.full_like(coreset.weights, torch.nan)
-    return CoresetGradient(points.detach(), weights, student_lr.detach(), value.detach())
+    return CoresetGradient(points.detach(), weights, value.detach(), found)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class NaiveDivergence:
                 raise ValueError(f"The naive reference has {name}={only!r} only; got {getattr(config, name)!r}.")
         object.__setattr__(self, "needs_real", self.product.needs_real)
         object.__setattr__(self, "expert_epochs", self.product.expert_epochs)
+        object.__setattr__(self, "extras", self.product.extras)
 
     def gradient(
         self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: Generator

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor
 
 from bpc.data import Dataset, load_dataset
+from bpc.divergences import DIVERGENCES
 from bpc.estimate import synchronise
-from bpc.presets import DIVERGENCES, distill_preset
+from bpc.presets import distill_preset
 from bpc.runs import device_name, peak_memory_bytes, resolve_device, versions
 from bpc.runtime import keep_freed_memory
 
@@ -153,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=_absolute, required=True, help="a clone of the authors' repository")
     parser.add_argument("--data-root", type=_absolute)
-    parser.add_argument("--divergence", choices=DIVERGENCES, required=True)
+    parser.add_argument("--divergence", choices=DIVERGENCES.names(), required=True)
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--width", type=int, help="of their ConvNet, to try the script; theirs is 128")
     parser.add_argument("--steps", type=int, default=2, help="timed, after one warm-up")

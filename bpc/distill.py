@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +28,6 @@ __all__ = [
     "start",
 ]
 
-MIN_STUDENT_LR = 1e-6  # a negative inner step size would climb the loss
-
 
 @dataclass(frozen=True, kw_only=True)
 class OuterConfig:
@@ -37,15 +35,13 @@ class OuterConfig:
 
     Attributes:
         lr_points: step size of the points.
-        momentum: of points, weights and inner learning rate alike.
+        momentum: of points, weights and the divergence's extras alike; an extra's step size is its own.
         lr_weights: step size of the weights; 0 leaves them as they are.
-        lr_student: step size of the inner learning rate (BPC-W); 0 leaves it as it is.
     """
 
     lr_points: float = 1000.0
     momentum: float = 0.5
     lr_weights: float = 0.0
-    lr_student: float = 0.0
 
 
 class DistillState(NamedTuple):
@@ -55,13 +51,13 @@ class DistillState(NamedTuple):
     coreset: LearnedCoreset
     velocity_points: Tensor
     velocity_weights: Tensor
-    velocity_student: Tensor
     value: Tensor  # scalar, nan where the divergence knows only its gradient
     grad_norm: Tensor  # scalar, Euclidean norm of the gradient of the points
+    velocity_extras: Mapping[str, Tensor]
 
 
 def initial_coreset(
-    dataset: Dataset, ipc: int, *, source: str, student_lr: float, total_weight: float | None, seed: int
+    dataset: Dataset, ipc: int, *, source: str, total_weight: float | None, seed: int
 ) -> LearnedCoreset:
     """Where learning starts.
 
@@ -69,7 +65,6 @@ def initial_coreset(
         dataset: its training split is drawn from.
         ipc: images per class.
         source: ``real`` (a random subset) or ``noise`` (standard normal in the normalised space).
-        student_lr: inner learning rate.
         total_weight: the weights sum to this (N, for a posterior of the full data's concentration); None: each is 1.
         seed: of the subset or the noise.
     """
@@ -88,20 +83,20 @@ def initial_coreset(
         points=points,
         labels=split.labels,
         weights=torch.full((m,), weight, device=device),
-        student_lr=torch.tensor(student_lr, device=device),
     )
 
 
-def start(coreset: LearnedCoreset) -> DistillState:
-    """The state before the first step."""
-    unknown = (torch.full_like(coreset.student_lr, float("nan")) for _ in range(2))
+def start(coreset: LearnedCoreset, divergence: Divergence) -> DistillState:
+    """The state before the first step; what the divergence learns beside the points starts where it says."""
+    extras = {name: coreset.points.new_tensor(extra.start) for name, extra in divergence.extras.items()}
     return DistillState(
         0,
-        coreset,
+        coreset._replace(extras=extras),
         torch.zeros_like(coreset.points),
         torch.zeros_like(coreset.weights),
-        torch.zeros_like(coreset.student_lr),
-        *unknown,
+        coreset.points.new_tensor(float("nan")),
+        coreset.points.new_tensor(float("nan")),
+        {name: torch.zeros_like(value) for name, value in extras.items()},
     )
 
 
@@ -156,45 +151,53 @@ def distill(
 
         velocity_points = config.momentum * state.velocity_points + gradient.points
         velocity_weights = config.momentum * state.velocity_weights + gradient.weights
-        velocity_student = config.momentum * state.velocity_student + gradient.student_lr
+        velocity_extras = {k: config.momentum * v + gradient.extras[k] for k, v in state.velocity_extras.items()}
         coreset = state.coreset
         points = coreset.points - config.lr_points * velocity_points
-        weights, student_lr = coreset.weights, coreset.student_lr
+        weights, extras = coreset.weights, dict(coreset.extras)
         if config.lr_weights:
             weights = (weights - config.lr_weights * velocity_weights).clamp(min=0.0)
-        if config.lr_student:
-            student_lr = (student_lr - config.lr_student * velocity_student).clamp(min=MIN_STUDENT_LR)
-        if not bool(torch.isfinite(points).all() & torch.isfinite(student_lr) & torch.isfinite(weights).all()):
+        for name, extra in divergence.extras.items():
+            if extra.lr:
+                extras[name] = (extras[name] - extra.lr * velocity_extras[name]).clamp(min=extra.minimum)
+        if not all(bool(torch.isfinite(t).all()) for t in (points, weights, *extras.values())):
             raise NumericalError(
                 f"Learning diverged at step {state.step + 1}: the gradient's norm is {float(grad_norm):.3g} and the "
                 "coreset is no longer finite. Lower --lr or --student-lr."
             )
         state = DistillState(
             state.step + 1,
-            LearnedCoreset(points, coreset.labels, weights, student_lr),
+            LearnedCoreset(points, coreset.labels, weights, extras),
             velocity_points,
             velocity_weights,
-            velocity_student,
             gradient.value,
             grad_norm,
+            velocity_extras,
         )
         yield state
 
 
 _STATE_FORMAT = "bpc-distill-state-1"
+_TENSORS = ("velocity_points", "velocity_weights", "value", "grad_norm")
+
+
+def _velocity(extra: str) -> str:
+    """What an extra's velocity is called in a checkpoint (``velocity_student`` for ``student_lr``, as it always was)."""
+    return "velocity_" + extra.removesuffix("_lr")
 
 
 def save_state(state: DistillState, path: Path, config_hash: str) -> None:
     """Write a checkpoint, atomically."""
-    tensors = {
-        **{f"coreset.{k}": v for k, v in state.coreset._asdict().items()},
-        **{k: v for k, v in state._asdict().items() if isinstance(v, Tensor)},
-    }
+    coreset = state.coreset
+    tensors = {f"coreset.{field}": getattr(coreset, field) for field in ("points", "labels", "weights")}
+    tensors |= {f"coreset.{name}": value for name, value in coreset.extras.items()}
+    tensors |= {field: getattr(state, field) for field in _TENSORS}
+    tensors |= {_velocity(name): value for name, value in state.velocity_extras.items()}
     save_tensors(path, tensors, {"format": _STATE_FORMAT, "step": str(state.step), "config_hash": config_hash})
 
 
-def load_state(path: Path, config_hash: str, device: torch.device | str) -> DistillState:
-    """Read a checkpoint of the run named by `config_hash`.
+def load_state(path: Path, config_hash: str, divergence: Divergence, device: torch.device | str) -> DistillState:
+    """Read a checkpoint of the run named by `config_hash`, which learns by `divergence`.
 
     Raises:
         FileFormatError: damaged, or of another run.
@@ -204,6 +207,12 @@ def load_state(path: Path, config_hash: str, device: torch.device | str) -> Dist
         if metadata["format"] != _STATE_FORMAT:
             raise ValueError(f"format {metadata['format']}")
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-        coreset = LearnedCoreset(*(tensors[f"coreset.{field}"] for field in LearnedCoreset._fields))
-        rest = {f: tensors[f] for f in DistillState._fields if f in tensors}
-        return DistillState(step=int(metadata["step"]), coreset=coreset, **rest)
+        points, labels, weights = (tensors[f"coreset.{field}"] for field in ("points", "labels", "weights"))
+        extras = {name: tensors[f"coreset.{name}"] for name in divergence.extras}
+        velocities = {name: tensors[_velocity(name)] for name in divergence.extras}
+        return DistillState(
+            step=int(metadata["step"]),
+            coreset=LearnedCoreset(points, labels, weights, extras),
+            velocity_extras=velocities,
+            **{field: tensors[field] for field in _TENSORS},
+        )

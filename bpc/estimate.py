@@ -20,16 +20,16 @@ def step_seconds(
     """Seconds of one gradient: the same one with fewer inner steps and fewer draws, extrapolated, for it is linear in both.
 
     Returns:
-        None for a divergence without the settings `inner_steps` (and `samples`).
+        None for a divergence that is no dataclass with a `config` that has `inner_steps` (and `samples`).
     """
     config: Any = getattr(divergence, "config", None)
     steps, draws = getattr(config, "inner_steps", None), getattr(config, "samples", 0)
-    if steps is None:
+    if steps is None or not dataclasses.is_dataclass(divergence):
         return None
 
     def timed(inner_steps: int, samples: int) -> float:
         changes = {"inner_steps": inner_steps, **({"samples": samples} if draws else {})}
-        short = type(divergence)(divergence.log_likelihood, dataclasses.replace(config, **changes))  # type: ignore[call-arg,attr-defined]
+        short: Any = dataclasses.replace(divergence, config=dataclasses.replace(config, **changes))
         generator = make_generator(coreset.points.device, 0, "estimate")
         synchronise(coreset.points.device)
         started = time.perf_counter()

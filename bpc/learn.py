@@ -47,16 +47,16 @@ def learn(
     """
     device = initial.points.device
     checkpoint = run.file("checkpoint.safetensors")
-    state: DistillState = start(initial)
+    state: DistillState = start(initial, divergence)
     if checkpoint.exists():
-        state = load_state(checkpoint, run.hash, device)
+        state = load_state(checkpoint, run.hash, divergence, device)
         if state.step < steps:
             say(f"Going on from step {state.step} of {steps}.")
     run.trim_log("step", state.step)
     if steps - state.step >= WORTH_ESTIMATING:
         choose = make_generator("cpu", seed, "estimate")
         window, real = sample_window(choose), None if sample_real is None else sample_real(choose)
-        seconds = step_seconds(divergence, initial, window, real)
+        seconds = step_seconds(divergence, state.coreset, window, real)
         if seconds is not None and seconds * (steps - state.step) > 60:
             left = duration(seconds * (steps - state.step))
             say(f"About {seconds:.2g} s a step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
@@ -70,7 +70,7 @@ def learn(
             step=state.step,
             value=value,
             grad_norm=norm,
-            student_lr=float(state.coreset.student_lr),
+            **{name: float(extra) for name, extra in state.coreset.extras.items()},
             seconds=round(run.seconds, 3),
         )
         report.update(state.step, f"gradient {norm:.2g}" if value != value else f"value {value:.4g}")
@@ -89,11 +89,12 @@ def learn(
     save()
     if time.monotonic() - begun > 20:
         say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
+    extras = {name: float(extra) for name, extra in state.coreset.extras.items()}
     learned = template.replace(
         points=state.coreset.points,
         labels=state.coreset.labels,
         weights=state.coreset.weights,
-        provenance={**template.provenance, "steps": state.step, "student_lr": float(state.coreset.student_lr)},
+        provenance={**template.provenance, "steps": state.step, **extras},
     )
     learned.save(run.file("coreset.safetensors", promised=True))
     return learned.to("cpu")

@@ -82,16 +82,19 @@ class LearningFlags:
 
     def preset_for(self, divergence: str, ipc: int, usual: str) -> DistillPreset:
         """The preset with what the flags change."""
-        from bpc.presets import distill_preset
+        from bpc.divergences import DIVERGENCES
 
-        preset = distill_preset(self.preset or usual, divergence, ipc)
+        record = DIVERGENCES.get(divergence)
+        if usual not in record.presets:  # a divergence that has none for this dataset
+            usual = next(iter(record.presets))
+        preset = record.preset(self.preset or usual, ipc)
         changes: dict[str, Any] = {
             "steps": self.steps,
             "lr_points": self.lr,
             "momentum": self.momentum,
             "max_start_epoch": self.max_start_epoch,
             "inner_steps": self.inner_steps,
-            "expert_epochs": self.expert_epochs if divergence != "rkl" else None,
+            "expert_epochs": self.expert_epochs if preset.expert_epochs else None,  # 0: it does not look at the end
             "student_lr": self.student_lr,
             "lr_student": self.lr_student,
             "samples": self.draws,
@@ -138,17 +141,14 @@ def run_distill(args: Distill) -> Path:
     from bpc.augment import AUGMENT_NONE
     from bpc.data import default_settings
     from bpc.distill import initial_coreset
-    from bpc.errors import unknown_name
     from bpc.learn import WORTH_ESTIMATING
-    from bpc.presets import DIVERGENCES, distill_preset
+    from bpc.presets import distill_preset
     from bpc.progress import plural, say
     from bpc.runs import Run, default_out
     from bpc_cli.patience import ask_patience, learning_seconds, smaller_distill
     from bpc_cli.show import show_table
 
     learning = args.learning
-    if args.divergence not in DIVERGENCES:
-        raise unknown_name("divergence", args.divergence, DIVERGENCES)
     preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
     plan = scoring_plan(args.scoring, args.exact, "hmc", ipcs=(args.ipc,), seed=args.data.seed)
     setting = prepare(args.data, args.network, args.where, args.experts.augment)
@@ -157,7 +157,6 @@ def run_distill(args: Distill) -> Path:
         dataset,
         args.ipc,
         source=learning.init,
-        student_lr=preset.student_lr,
         total_weight=float(len(dataset.train)) if learning.reduction == "sum" else None,
         seed=args.data.seed,
     )
@@ -231,6 +230,7 @@ def _learn(
     from bpc.budget import pairs_at_once
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, real_batches
+    from bpc.divergences import DIVERGENCES
     from bpc.learn import learn
     from bpc.likelihood import Classifier
     from bpc.presets import make_divergence
@@ -245,7 +245,10 @@ def _learn(
         diagonal=learning.diagonal,
         reduction=learning.reduction,
         at_once=pairs_at_once(
-            network, setting.device, args.where.memory_budget, second_order=args.divergence == "wasserstein"
+            network,
+            setting.device,
+            args.where.memory_budget,
+            second_order=DIVERGENCES.get(args.divergence).second_order,
         ),
     )
     template = Pseudocoreset(
@@ -265,6 +268,7 @@ def _learn(
             "network": network.name,
             "class_names": dataset.class_names,
             "training": training,
+            "student_lr": preset.student_lr,
         },
     )
     coreset = learn(
@@ -276,7 +280,6 @@ def _learn(
         OuterConfig(
             lr_points=preset.lr_points,
             momentum=preset.momentum,
-            lr_student=preset.lr_student,
             lr_weights=learning.lr_weights if learning.learn_weights else 0.0,
         ),
         steps=preset.steps,

@@ -71,22 +71,20 @@ def smaller_experts(setting: Setting, data: DataFlags) -> str:
 def learning_seconds(setting: Setting, divergence: str, preset: DistillPreset, ipc: int) -> float | None:
     """Seconds of one outer step, measured on parameters that no expert has: arithmetic takes the same time on any."""
     from bpc.budget import pairs_at_once
-    from bpc.distill import initial_coreset, real_batches
-    from bpc.divergences import ExpertWindow
+    from bpc.distill import initial_coreset, real_batches, start
+    from bpc.divergences import DIVERGENCES, ExpertWindow
     from bpc.estimate import step_seconds
     from bpc.likelihood import Classifier
     from bpc.presets import make_divergence
     from bpc.seeding import make_generator
 
-    at_once = pairs_at_once(setting.network, setting.device, second_order=divergence == "wasserstein")
+    at_once = pairs_at_once(setting.network, setting.device, second_order=DIVERGENCES.get(divergence).second_order)
     made = make_divergence(divergence, preset, Classifier(setting.network), setting.augment, at_once=at_once)
-    coreset = initial_coreset(
-        setting.dataset, ipc, source="real", student_lr=preset.student_lr, total_weight=None, seed=0
-    )
+    coreset = initial_coreset(setting.dataset, ipc, source="real", total_weight=None, seed=0)
     rng = make_generator("cpu", 0, "estimate")
     snapshots = setting.network.init(preset.expert_epochs + 1, make_generator(setting.device, 0, "estimate"))
     real = real_batches(setting.dataset, preset.real_batch)(rng) if made.needs_real else None
-    return step_seconds(made, coreset, ExpertWindow(snapshots.to(setting.device)), real)
+    return step_seconds(made, start(coreset, made).coreset, ExpertWindow(snapshots.to(setting.device)), real)
 
 
 def smaller_distill(setting: Setting, data: DataFlags, divergence: str, ipc: int) -> str:

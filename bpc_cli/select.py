@@ -39,29 +39,27 @@ run.py select --method craig --ipc 10 --width 32 --epochs 8                by a 
 def run_select(args: Select) -> Path:
     """Choose, save, draw; returns the coreset's file."""
     from bpc.data import default_settings
-    from bpc.errors import unknown_name
     from bpc.runs import Run, default_out
     from bpc.seeding import make_generator
-    from bpc.selection import BY_GRADIENT, METHODS, build_coreset, class_members, last_layer_gradients, select
+    from bpc.selection import SELECTIONS, build_coreset, class_members, last_layer_gradients, select
     from bpc_cli.show import draw_coreset
     from evaluation.features import trained_features, trained_logits
 
-    if args.method not in METHODS:
-        raise unknown_name("method", args.method, METHODS)
+    looks_at = SELECTIONS.get(args.method).looks_at
     setting = prepare(args.data, args.network, args.where, args.experts.augment)
     dataset, labels, seed = setting.dataset, setting.dataset.train.labels.cpu(), args.data.seed
     class_members(
         labels, dataset.num_classes, args.ipc
     )  # refuses an ipc that a class has not, before a network is trained
     features, source = None, ""
-    if args.method != "random":
+    if looks_at != "nothing":
         needed = args.experts.epochs or default_settings(args.data.dataset).epochs
         store, count = experts_for(
             args.data, args.experts, args.where, setting, needed=needed, count=args.experts.num_experts or 1
         )
         expert = seed % count
         params = store.snapshots(expert, needed, needed).to(setting.device)
-        if args.method in BY_GRADIENT:
+        if looks_at == "gradients":
             features = last_layer_gradients(trained_logits(setting.network, params, dataset), labels)
         else:
             features = trained_features(setting.network, params, dataset)

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+import bpc.divergences  # they register their methods
+import bpc.selection  # noqa: F401
 from bpc.errors import DataError
+from bpc.methods import METHODS
 from bpc.runs import RECORD, read_run
 from evaluation.metrics import METRICS
 from evaluation.moments import Moments, moments, welch_error
@@ -19,7 +22,6 @@ from evaluation.published import published_value
 from evaluation.rows import COLUMNS, read_rows
 
 __all__ = [
-    "METHODS",
     "SUMMARY_COLUMNS",
     "GroupKey",
     "beside_full_data",
@@ -27,26 +29,14 @@ __all__ = [
     "groups",
     "load_runs",
     "method_label",
+    "method_labels",
     "moments_of",
     "summarise",
 ]
 
-# Our names and what a reader sees, in the order of a table.
-METHODS = {
-    "random": "Random",
-    "herding": "Herding",
-    "kcenter": "K-center",
-    "craig": "CRAIG",
-    "adacore": "AdaCore",
-    "rkl": "BPC-rKL",
-    "wasserstein": "BPC-W",
-    "fkl": "BPC-fKL",
-    "full": "Full data",
-}
 # protocols that may stand beside the published numbers; what else differs, the caption and the notes say
 PUBLISHED_PROTOCOLS = ("kim2022", "kim2022-scaled")
 EXACT_PROTOCOLS = ("exact", "exact-scaled")
-_LEARNED = ("rkl", "wasserstein", "fkl")
 _TABLE = ["dataset", "architecture", "sampler", "protocol"]
 _BASELINE = [*_TABLE, "ipc", "metric"]
 _CELL = ["dataset", "architecture", "method", "augment", "ipc", "sampler", "protocol"]
@@ -83,9 +73,14 @@ class GroupKey(NamedTuple):
     protocol: str
 
 
+def method_labels() -> dict[str, str]:
+    """What a reader sees of each registered method, by its name, in the order of a table."""
+    return {method.name: method.label for method in sorted(METHODS, key=lambda method: method.place)}
+
+
 def method_label(method: str, augment: bool = False) -> str:
     """The method as a reader sees it; `augment` marks a coreset learned with augmentation, as in Table 1."""
-    return METHODS.get(method, method) + (" (+Aug)" if augment else "")
+    return method_labels().get(method, method) + (" (+Aug)" if augment else "")
 
 
 def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -152,7 +147,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
             **{name: summary[name] for name in _TABLE},
             "full": summary["method"] == "full",
             "ipc": summary["ipc"],
-            "method": summary["method"].map(_rank(METHODS)).fillna(len(METHODS)),
+            "method": summary["method"].map(_rank(method_labels())).fillna(len(METHODS)),
             "augment": summary["augment"],
             "metric": summary["metric"].map(_rank(METRICS)).fillna(len(METRICS)),
         }
@@ -172,7 +167,9 @@ def clean_rows(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(**{name: value for name, value in _CONTEXT.items() if name not in rows.columns})
     # Real points are not learned: the random coreset beside an augmented distillation is the same random
     # coreset.
-    rows = rows.assign(augment=rows["augment"].astype(bool) & rows["method"].isin(_LEARNED))
+    rows = rows.assign(
+        augment=rows["augment"].astype(bool) & rows["method"].isin([m.name for m in METHODS if m.learned])
+    )
     return _drop_repeats(_refuse_conflicts(rows))
 
 

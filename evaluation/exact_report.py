@@ -13,7 +13,7 @@ from torch import Tensor
 from bpc.errors import FileFormatError
 from bpc.files import load_tensors
 from bpc.progress import say
-from evaluation.compare import METHODS
+from evaluation.compare import method_labels
 from evaluation.diagnostics import load_inference_data
 from evaluation.exact_score import REFERENCE_SEEDS, pool
 from evaluation.fidelity import Fidelity, fidelity
@@ -80,7 +80,7 @@ def _predictives(folder: Path) -> dict[str, list[dict[str, Tensor]]]:
     for path in folder.glob("predictive-*.safetensors"):
         tensors, metadata = load_tensors(path, what="a saved predictive")
         found.setdefault(metadata["method"], []).append((int(metadata["seed"]), tensors))
-    order = list(METHODS)
+    order = list(method_labels())
     names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
     return {name: [t for _, t in sorted(found[name], key=lambda pair: pair[0])] for name in names}
 

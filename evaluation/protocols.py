@@ -24,7 +24,6 @@ from bpc.errors import ConfigError, unknown_name
 from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import ControlVariates, Posterior
-from bpc.presets import REFERENCE_PARAMS, SamplingPreset, sampling_preset
 from bpc.samplers import (
     ASGHMCConfig,
     ExactGradient,
@@ -41,6 +40,7 @@ from bpc.samplers import (
     sghmc,
     warmed_up,
 )
+from bpc.samplers.kim2022_presets import REFERENCE_PARAMS, SamplingPreset, sampling_preset
 from bpc.seeding import ChainGenerators
 
 __all__ = [

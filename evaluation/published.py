@@ -12,23 +12,17 @@ from importlib.resources import files
 
 import pandas as pd
 
+import bpc.divergences  # they register their methods
+import bpc.selection  # noqa: F401
+from bpc.data import DATASETS
 from bpc.errors import unknown_name
+from bpc.methods import METHODS
 
 __all__ = ["load_published", "published_value"]
 
+PAPER = "kim2022"
 # The order in which a number is looked for, where several tables print one. Table 4 repeats Table 1.
 TABLES = ("Table 1", "Table 5", "Table 6", "Table 7")
-_METHODS = {
-    "fkl": "BPC-fKL",
-    "rkl": "BPC-rKL",
-    "wasserstein": "BPC-W",
-    "random": "Random",
-    "herding": "Herding",
-    "kcenter": "K-center",
-    "full": "Full data",
-}
-_REAL_POINTS = ("random", "herding", "kcenter", "full")  # the paper has no CRAIG and no AdaCore
-_DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "imagenette": "ImageNette"}
 _METRICS = {"accuracy": "accuracy", "nll_kim2022": "nll", "ece_kim2022": "ece", "brier": "brier"}
 
 
@@ -68,12 +62,12 @@ def published_value(
     data = _published()
     if table is not None and table not in set(data["table"]):
         raise unknown_name("table", table, set(data["table"]))
-    if dataset not in _DATASETS or method not in _METHODS or metric not in _METRICS:
+    printed_dataset = DATASETS.get(dataset).published.get(PAPER) if dataset in DATASETS else None
+    printed_method = METHODS.get(method).published.get(PAPER) if method in METHODS else None
+    if printed_dataset is None or printed_method is None or metric not in _METRICS:
         return None
     found = data[
-        (data["dataset"] == _DATASETS[dataset])
-        & (data["method"] == _METHODS[method])
-        & (data["metric"] == _METRICS[metric])
+        (data["dataset"] == printed_dataset) & (data["method"] == printed_method) & (data["metric"] == _METRICS[metric])
     ]
     if method != "full":
         found = found[found["ipc"] == ipc]
@@ -94,6 +88,6 @@ def _settings(method: str, sampler: str, augmented: bool, table: str) -> tuple[s
         return ("asghmc_aug",)
     if sampler != "hmc":
         return ()
-    if method in _REAL_POINTS or table == "Table 6":
+    if not METHODS.get(method).learned or table == "Table 6":
         return ("hmc", "hmc_aug")
     return ("hmc_aug",) if augmented else ("hmc",)

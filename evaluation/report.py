@@ -9,7 +9,7 @@ import torch
 
 from bpc.coreset import SAFE_NAME, Pseudocoreset, load_coreset
 from bpc.files import load_tensors, own_content
-from evaluation.compare import METHODS, method_label
+from evaluation.compare import method_label, method_labels
 from evaluation.metrics import MetricSums, empty_sums, update
 from evaluation.plots import (
     plot_coreset_grid,
@@ -35,7 +35,7 @@ def _search(paths: Iterable[Path], pattern: str) -> list[Path]:
 def find_coresets(paths: Iterable[Path]) -> dict[Cell, dict[str, list[Pseudocoreset]]]:
     """Coresets below `paths`: by (dataset, ipc), then by the method's label, in table order."""
     cells: dict[Cell, dict[str, list[Pseudocoreset]]] = {}
-    order = list(METHODS)
+    order = list(method_labels())
     coresets = [load_coreset(path) for path in _search(paths, "coreset.safetensors")]
     coresets.sort(key=lambda c: (c.dataset, c.ipc, order.index(c.method) if c.method in order else 99, c.seed))
     for coreset in coresets:
@@ -62,7 +62,7 @@ def find_predictives(paths: Iterable[Path]) -> dict[tuple[str, int, str, str], d
                 continue
             sums = update(empty_sums(), tensors["probs"], tensors["labels"])
         cells.setdefault(key, {}).setdefault(label, []).append(sums)
-    rank = {label: i for i, label in enumerate(METHODS.values())}
+    rank = {label: i for i, label in enumerate(method_labels().values())}
     return {
         key: {label: _stack(cell[label]) for label in sorted(cell, key=lambda name: rank.get(name, len(rank)))}
         for key, cell in cells.items()

@@ -16,7 +16,7 @@ import pandas as pd
 from bpc.data import CORRUPTIONS
 from bpc.errors import DataError
 from bpc.files import write_text
-from evaluation.compare import _CELL, _TABLE, METHODS, clean_rows, method_label
+from evaluation.compare import _CELL, _TABLE, clean_rows, method_label, method_labels
 from evaluation.moments import moments
 from evaluation.table import Column, Table, TableRow, tables_to_markdown
 from evaluation.tables import METRIC_COLUMNS
@@ -192,7 +192,7 @@ def _metric_table(
     place: tuple[str, ...], ipc: int, metric: str, cells: pd.DataFrame, errors: pd.DataFrame | None
 ) -> Table:
     """Corruptions down, methods across, and the errors (if any) in a block of their own."""
-    rank = {method: i for i, method in enumerate(METHODS)}
+    rank = {method: i for i, method in enumerate(method_labels())}
     keys = cells[["method", "augment"]].drop_duplicates().itertuples(index=False, name=None)
     methods = sorted(keys, key=lambda key: (rank.get(key[0], len(rank)), *key))
 
@@ -257,8 +257,8 @@ def _by_corruption(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-    """In the order of the main tables: methods as in `METHODS`, corruptions as in the benchmark."""
-    ranks = {"method": list(METHODS), "corruption": list(CORRUPTIONS), "metric": list(METRIC_COLUMNS)}
+    """In the order of the main tables: methods as in `method_labels`, corruptions as in the benchmark."""
+    ranks = {"method": list(method_labels()), "corruption": list(CORRUPTIONS), "metric": list(METRIC_COLUMNS)}
     names = [name for name in (*_TABLE, "ipc", "metric", "method", "augment", "corruption") if name in table.columns]
     order = table[names].copy()
     for name, known in ranks.items():

@@ -17,7 +17,7 @@ from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 data = load_dataset("digits")
 network = ConvNet(ConvNetConfig(width=32, depth=2), data.image_shape, data.num_classes)
 divergence = ForwardKL(Classifier(network), ForwardKLConfig(inner_steps=20, expert_epochs=2, samples=10))
-first = start(initial_coreset(data, 1, source="real", student_lr=0.03, total_weight=None, seed=0))
+first = start(initial_coreset(data, 1, source="real", total_weight=None, seed=0), divergence)
 
 with TemporaryDirectory() as folder:
     store = TrajectoryStore.create(f"{folder}/experts", network.num_params, {"dataset": "digits"})

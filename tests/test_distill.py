@@ -14,7 +14,7 @@ from bpc.distill import (
     save_state,
     start,
 )
-from bpc.divergences import CoresetGradient, ExpertWindow, ReverseKL, ReverseKLConfig
+from bpc.divergences import CoresetGradient, ExpertWindow, Extra, ReverseKL, ReverseKLConfig
 from bpc.errors import ConfigError, DataError, FileFormatError, NumericalError
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
@@ -31,18 +31,20 @@ class Pull:
     needs_real = False
     expert_epochs = 1
 
+    def __init__(self, lr=0.0):
+        self.extras = {"student_lr": Extra(start=0.1, lr=lr, minimum=1e-6)}
+
     def gradient(self, coreset, experts, real, generator):
         assert real is None
         noise = torch.randn(coreset.points.shape, generator=generator) * 0.01
         points = coreset.points - 3.0 + noise
-        return CoresetGradient(
-            points, torch.ones_like(coreset.weights), coreset.student_lr - 1.0, points.square().sum()
-        )
+        extras = {"student_lr": coreset.extras["student_lr"] - 1.0}
+        return CoresetGradient(points, torch.ones_like(coreset.weights), points.square().sum(), extras)
 
 
 @pytest.fixture
 def initial(digits):
-    return initial_coreset(digits, 2, source="real", student_lr=0.1, total_weight=None, seed=0)
+    return initial_coreset(digits, 2, source="real", total_weight=None, seed=0)
 
 
 def test_initial_coreset(digits, initial):
@@ -51,24 +53,22 @@ def test_initial_coreset(digits, initial):
     assert torch.equal(initial.weights, torch.ones(20))
     real = digits.normalise(digits.train.images).flatten(1)
     assert torch.cdist(initial.points.flatten(1), real).min(1).values.max() < 0.05
-    noise = initial_coreset(digits, 2, source="noise", student_lr=0.1, total_weight=1297.0, seed=0)
+    noise = initial_coreset(digits, 2, source="noise", total_weight=1297.0, seed=0)
     assert float(noise.weights.sum()) == pytest.approx(1297.0)
     assert abs(float(noise.points.mean())) < 0.1
     assert float(noise.points.std()) == pytest.approx(1.0, abs=0.1)
-    assert not torch.equal(
-        initial.points, initial_coreset(digits, 2, source="real", student_lr=0.1, total_weight=None, seed=1).points
-    )
+    assert not torch.equal(initial.points, initial_coreset(digits, 2, source="real", total_weight=None, seed=1).points)
     with pytest.raises(ConfigError, match="zeros"):
-        initial_coreset(digits, 1, source="zeros", student_lr=0.1, total_weight=None, seed=0)
+        initial_coreset(digits, 1, source="zeros", total_weight=None, seed=0)
     with pytest.raises(DataError, match="1000"):
-        initial_coreset(digits, 1000, source="real", student_lr=0.1, total_weight=None, seed=0)
+        initial_coreset(digits, 1000, source="real", total_weight=None, seed=0)
 
 
 def test_steps_are_those_of_torch_sgd(initial):
-    config = OuterConfig(lr_points=0.1, momentum=0.5, lr_student=0.2, lr_weights=0.3)
-    states = list(distill(start(initial), Pull(), window, None, config, steps=4, seed=7))
+    config = OuterConfig(lr_points=0.1, momentum=0.5, lr_weights=0.3)
+    states = list(distill(start(initial, Pull(0.2)), Pull(0.2), window, None, config, steps=4, seed=7))
     assert [s.step for s in states] == [1, 2, 3, 4]
-    parameters = [t.clone().requires_grad_(True) for t in (initial.points, initial.student_lr)]
+    parameters = [t.clone().requires_grad_(True) for t in (initial.points, torch.tensor(0.1))]
     groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, (0.1, 0.2), strict=True)]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.5)
     for step in range(4):
@@ -77,7 +77,7 @@ def test_steps_are_those_of_torch_sgd(initial):
         parameters[1].grad = (parameters[1] - 1.0).detach()
         optimizer.step()
     torch.testing.assert_close(states[-1].coreset.points, parameters[0].detach())
-    torch.testing.assert_close(states[-1].coreset.student_lr, parameters[1].detach())
+    torch.testing.assert_close(states[-1].coreset.extras["student_lr"], parameters[1].detach())
     # velocity of a constant gradient 1: 1, 1.5, 1.75, 1.875; the weights stop at zero
     assert torch.equal(states[0].coreset.weights, torch.full((20,), 0.7))
     assert float(states[-1].coreset.weights.max()) == 0.0
@@ -85,31 +85,35 @@ def test_steps_are_those_of_torch_sgd(initial):
 
 
 def test_what_is_not_learned_stays(initial):
-    last = list(distill(start(initial), Pull(), window, None, OuterConfig(lr_points=0.1), steps=2, seed=0))[-1]
+    last = list(distill(start(initial, Pull()), Pull(), window, None, OuterConfig(lr_points=0.1), steps=2, seed=0))[-1]
     assert torch.equal(last.coreset.weights, initial.weights)
-    assert torch.equal(last.coreset.student_lr, initial.student_lr)
+    assert torch.equal(last.coreset.extras["student_lr"], torch.tensor(0.1))
     assert torch.equal(last.coreset.labels, initial.labels)
 
 
 def test_resumed_is_uninterrupted(initial, tmp_path):
-    config = OuterConfig(lr_points=0.1, momentum=0.5, lr_student=0.1)
-    whole = list(distill(start(initial), Pull(), window, None, config, steps=6, seed=1))[-1]
-    half = list(distill(start(initial), Pull(), window, None, config, steps=3, seed=1))[-1]
+    config, pull = OuterConfig(lr_points=0.1, momentum=0.5), Pull(0.1)
+    whole = list(distill(start(initial, pull), pull, window, None, config, steps=6, seed=1))[-1]
+    half = list(distill(start(initial, pull), pull, window, None, config, steps=3, seed=1))[-1]
     save_state(half, tmp_path / "state", "abc")
-    loaded = load_state(tmp_path / "state", "abc", "cpu")
+    loaded = load_state(tmp_path / "state", "abc", pull, "cpu")
     assert loaded.step == 3
-    resumed = list(distill(loaded, Pull(), window, None, config, steps=6, seed=1))[-1]
-    for a, b in zip(whole.coreset, resumed.coreset, strict=True):
+    resumed = list(distill(loaded, pull, window, None, config, steps=6, seed=1))[-1]
+    for a, b in zip(whole.coreset[:3], resumed.coreset[:3], strict=True):
         assert torch.equal(a, b)
+    assert torch.equal(whole.coreset.extras["student_lr"], resumed.coreset.extras["student_lr"])
+    assert not torch.equal(whole.coreset.extras["student_lr"], torch.tensor(0.1))
     with pytest.raises(FileFormatError, match="not a checkpoint of this run"):
-        load_state(tmp_path / "state", "other", "cpu")
+        load_state(tmp_path / "state", "other", pull, "cpu")
     (tmp_path / "state").write_bytes((tmp_path / "state").read_bytes()[:-9])
     with pytest.raises(FileFormatError, match="truncated"):
-        load_state(tmp_path / "state", "abc", "cpu")
+        load_state(tmp_path / "state", "abc", pull, "cpu")
 
 
 def test_divergence_names_the_step(initial):
-    loop = distill(start(initial), Pull(), window, None, OuterConfig(lr_points=1e20, momentum=0.9), steps=9, seed=0)
+    loop = distill(
+        start(initial, Pull()), Pull(), window, None, OuterConfig(lr_points=1e20, momentum=0.9), steps=9, seed=0
+    )
     with pytest.raises(NumericalError, match=r"diverged at step [2-9](?!.*checkpoint is good)"):
         for state in loop:
             assert torch.isfinite(state.coreset.points).all()
@@ -128,13 +132,21 @@ def test_weights_and_points_of_a_classifier_are_learned(digits):
     """BPC-rKL with learned weights on digits: both move, weights stay non-negative."""
     few = dataclasses.replace(digits, train=digits.train.take(torch.arange(200)))
     net = ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
-    initial = initial_coreset(few, 1, source="real", student_lr=0.05, total_weight=200.0, seed=0)
-    method = ReverseKL(Classifier(net), ReverseKLConfig(inner_steps=3, samples=4, reduction="sum", sigma=0.05))
+    initial = initial_coreset(few, 1, source="real", total_weight=200.0, seed=0)
+    method = ReverseKL(
+        Classifier(net), ReverseKLConfig(inner_steps=3, samples=4, reduction="sum", sigma_core=0.05, student_lr=0.05)
+    )
     snapshots = net.init(1, make_generator("cpu", 0))
     config = OuterConfig(lr_points=1e-3, lr_weights=1e-2, momentum=0.0)
     last = list(
         distill(
-            start(initial), method, lambda g: ExpertWindow(snapshots), real_batches(few, 50), config, steps=3, seed=0
+            start(initial, method),
+            method,
+            lambda g: ExpertWindow(snapshots),
+            real_batches(few, 50),
+            config,
+            steps=3,
+            seed=0,
         )
     )[-1]
     assert not torch.equal(last.coreset.points, initial.points)

@@ -27,7 +27,7 @@ def test_a_linear_cost_is_found(monkeypatch, kind, config, expected):
 
     monkeypatch.setattr(kind, "gradient", gradient)
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    coreset = LearnedCoreset(torch.zeros(2, 3), torch.zeros(2), torch.ones(2), torch.tensor(0.1))
+    coreset = LearnedCoreset(torch.zeros(2, 3), torch.zeros(2), torch.ones(2))
     window = ExpertWindow(torch.zeros(2, 2))
     assert module.step_seconds(kind(LinearRegression(), config), coreset, window, None) == pytest.approx(expected)
 
@@ -36,5 +36,5 @@ def test_a_divergence_of_one_s_own_is_not_guessed_at():
     class Own:
         needs_real, expert_epochs = False, 1
 
-    coreset = LearnedCoreset(torch.zeros(2, 3), torch.zeros(2), torch.ones(2), torch.tensor(0.1))
+    coreset = LearnedCoreset(torch.zeros(2, 3), torch.zeros(2), torch.ones(2))
     assert module.step_seconds(Own(), coreset, ExpertWindow(torch.zeros(2, 2)), None) is None

@@ -2,10 +2,12 @@
 
 import pytest
 
+from bpc.divergences import DIVERGENCES
 from bpc.errors import ConfigError
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
-from bpc.presets import DIVERGENCES, distill_preset, make_divergence
+from bpc.presets import distill_preset, make_divergence
+from bpc.samplers.kim2022_presets import sampling_preset
 
 # K, T+, L_u, L_x, eta, S
 TABLE_2 = {
@@ -49,7 +51,7 @@ def test_epochs_needed():
     assert distill_preset("kim2022", "rkl", 10).epochs_needed == 19
 
 
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("name", DIVERGENCES.names())
 def test_divergences_take_their_settings(name):
     p = distill_preset("kim2022", name, 10)
     net = ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
@@ -64,3 +66,56 @@ def test_unknown_names():
         distill_preset("kim2022", "fk", 1)
     with pytest.raises(ConfigError, match="preset"):
         distill_preset("kim2023", "fkl", 1)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES.names())
+@pytest.mark.parametrize("preset", ["kim2022", "kim2022-code"])
+def test_notes_name_what_differs_from_the_paper(name, preset):
+    note = distill_preset(preset, name, 10).note
+    assert "0 .. T+ - 1 where the paper prints r <= T+" in note
+    assert "mean over the coreset where the paper prints the sum" in note
+
+
+# N, m, burn, sigma_r, epsilon, lambda
+TABLE_3 = {
+    ("hmc", 1): (20, 20, 10, 0.01, 0.05, 0.5),
+    ("hmc", 10): (100, 5, 50, 0.1, 0.01, 1.5),
+    ("hmc", 20): (100, 5, 50, 0.1, 0.01, 1.5),
+    ("asghmc", 1): (20, 5, 10, 0.1, 0.03, 1.0),
+    ("asghmc", 10): (100, 5, 50, 0.1, 0.01, 1.5),
+    ("asghmc", 20): (100, 5, 50, 0.1, 0.01, 1.0),
+}
+
+
+def numbers(sampler, ipc):
+    p = sampling_preset(sampler, ipc)
+    return p.iterations, p.leapfrog_steps, p.burn_in, p.momentum_scale, p.step_size, p.penalty
+
+
+@pytest.mark.parametrize(("key", "row"), TABLE_3.items())
+def test_table_3(key, row):
+    assert numbers(*key) == row
+    assert "no ipc" not in sampling_preset(*key).note
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "asghmc"])
+@pytest.mark.parametrize("ipc", [2, 9, 11, 19, 21, 49])
+def test_between_table_3_s_rows_the_code_s_default(sampler, ipc):
+    assert numbers(sampler, ipc) == TABLE_3[sampler, 10]
+    note = sampling_preset(sampler, ipc).note
+    assert f"Table 3 has no ipc {ipc}; its ipc-10 row is used, which is the default of the authors' code." in note
+
+
+@pytest.mark.parametrize("ipc", [50, 70, 100])
+def test_appendix_c3_is_for_hmc(ipc):
+    assert numbers("hmc", ipc) == (100, 5, 50, 0.01, 0.02, 0.1)
+    assert ("It has ipc 50 and 100, not 70." in sampling_preset("hmc", ipc).note) == (ipc == 70)
+    assert numbers("asghmc", ipc) == TABLE_3["asghmc", 10]
+    assert "is for HMC only" in sampling_preset("asghmc", ipc).note
+
+
+def test_sampling_notes_name_what_differs_from_the_paper():
+    for sampler in ("hmc", "asghmc"):
+        note = sampling_preset(sampler, 1).note
+        assert "lambda times the norm of theta" in note and "the squared norm" in note
+        assert ("K_new - K_old" in note) == (sampler == "hmc")

@@ -1,19 +1,35 @@
 """Divergences between the posteriors of a coreset and of the full data, each known by its gradient."""
 
-from bpc.divergences.base import CoresetGradient, Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.base import (
+    REDUCTION,
+    CoresetGradient,
+    Divergence,
+    ExpertWindow,
+    Extra,
+    LearnedCoreset,
+    RealBatch,
+    Reduction,
+)
 from bpc.divergences.covariance import covariance_gradient, covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
+from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
 from bpc.divergences.reverse_kl import ReverseKL, ReverseKLConfig, reverse_kl_gradient
-from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_loss
+from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_gradient, wasserstein_loss
 
 __all__ = [
+    "DIVERGENCES",
+    "REDUCTION",
     "CoresetGradient",
+    "DistillPreset",
     "Divergence",
+    "DivergenceRecord",
     "ExpertWindow",
+    "Extra",
     "ForwardKL",
     "ForwardKLConfig",
     "LearnedCoreset",
     "RealBatch",
+    "Reduction",
     "ReverseKL",
     "ReverseKLConfig",
     "Wasserstein",
@@ -23,5 +39,6 @@ __all__ = [
     "forward_kl_gradient",
     "posterior_residual",
     "reverse_kl_gradient",
+    "wasserstein_gradient",
     "wasserstein_loss",
 ]

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["CoresetGradient", "Divergence", "ExpertWindow", "LearnedCoreset", "RealBatch"]
+__all__ = [
+    "REDUCTION",
+    "CoresetGradient",
+    "Divergence",
+    "ExpertWindow",
+    "Extra",
+    "LearnedCoreset",
+    "RealBatch",
+    "Reduction",
+]
+
+Reduction = Literal["mean", "sum"]
+REDUCTION: Reduction = "mean"  # what the published step sizes are for
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class LearnedCoreset(NamedTuple):
-    """What is being learned: the tensors a divergence needs of a coreset, plus BPC-W's inner learning rate."""
+    """What is being learned: the tensors of a coreset, and what the divergence learns beside them."""
 
     points: Tensor  # (m, ...), in the space the network sees
     labels: Tensor  # (m,)
     weights: Tensor  # (m,), non-negative
-    student_lr: Tensor  # scalar: step size of the inner SGD
+    extras: Mapping[str, Tensor] = _NOTHING  # scalars, named as in `Divergence.extras`
+
+
+class Extra(NamedTuple):
+    """A scalar that a divergence learns beside the points: BPC-W's inner step size."""
+
+    start: float
+    lr: float  # step size of the outer SGD; 0 leaves it as it is
+    minimum: float
 
 
 class ExpertWindow(NamedTuple):
@@ -48,15 +71,27 @@ class CoresetGradient(NamedTuple):
 
     points: Tensor  # (m, ...)
     weights: Tensor  # (m,)
-    student_lr: Tensor  # scalar; zero where the method does not learn it
     value: Tensor  # scalar; nan where only the gradient is known
+    extras: Mapping[str, Tensor] = _NOTHING  # of every extra that the divergence declares
 
 
 class Divergence(Protocol):
-    """One of BPC-rKL, BPC-W, BPC-fKL: pure, tensors in and tensors out."""
+    """One of BPC-rKL, BPC-W, BPC-fKL or your own: pure, tensors in and tensors out."""
 
-    needs_real: bool  # whether `real` is looked at
-    expert_epochs: int  # L_x: how many snapshots after the start the window holds
+    @property
+    def needs_real(self) -> bool:
+        """Whether `real` is looked at."""
+        ...
+
+    @property
+    def expert_epochs(self) -> int:
+        """L_x: how many snapshots after the start the window holds."""
+        ...
+
+    @property
+    def extras(self) -> Mapping[str, Extra]:
+        """What is learned beside points and weights, by name; mostly nothing."""
+        ...
 
     def gradient(
         self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: torch.Generator

@@ -38,6 +38,7 @@ def inner_trajectory(
     log_likelihood: LogLikelihood,
     start: Tensor,
     coreset: LearnedCoreset,
+    student_lr: Tensor | float,
     draws: Sequence[AugmentDraw | None],
     *,
     visit: Callable[[Tensor], None] | None = None,
@@ -48,7 +49,8 @@ def inner_trajectory(
     Args:
         log_likelihood: of the model.
         start: (p,).
-        coreset: its `student_lr` is eta.
+        coreset: points, labels and weights.
+        student_lr: eta.
         draws: the augmentation of each step.
         visit: called with theta^(t) before every step.
         at_once: images in a piece, see `bpc.pieces`; 0 is all.
@@ -57,12 +59,12 @@ def inner_trajectory(
         theta^(L_u), (p,), detached.
     """
     params = start.detach()
-    points, eta = coreset.points.detach(), coreset.student_lr.detach()
+    points = coreset.points.detach()
     shares = coreset.weights.detach() / coreset.weights.detach().sum()
     for chosen in draws:
         if visit is not None:
             visit(params)
         seen = augmented(points, chosen)
         _, ascent = params_gradient(log_likelihood, params.unsqueeze(0), seen, coreset.labels, shares, at_once=at_once)
-        params = params + eta * ascent[0]
+        params = params + student_lr * ascent[0]
     return params

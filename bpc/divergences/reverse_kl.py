@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from bpc.augment import AugmentConfig
-from bpc.divergences.base import CoresetGradient, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.base import (
+    REDUCTION,
+    CoresetGradient,
+    ExpertWindow,
+    Extra,
+    LearnedCoreset,
+    RealBatch,
+    Reduction,
+)
 from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
+from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord, digits_preset, kim2022_preset
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import log_likelihoods, pieces
@@ -25,8 +35,9 @@ class ReverseKLConfig:
 
     Attributes:
         inner_steps: L_u.
+        student_lr: eta, step size of the inner SGD.
         samples: S, Gaussian draws around theta_u^(L_u).
-        sigma: Sigma_u^(1/2), their standard deviation.
+        sigma_core: Sigma_u^(1/2), their standard deviation.
         augment: augmentation of the inner SGD, or None.
         augment_samples: also augment real and coreset images in the covariance, as Algorithm 4 is printed; the authors'
             code leaves it out.
@@ -35,11 +46,12 @@ class ReverseKLConfig:
     """
 
     inner_steps: int = 30
+    student_lr: float = 0.03
     samples: int = 10
-    sigma: float = 0.01
+    sigma_core: float = 0.01
     augment: AugmentConfig | None = None
     augment_samples: bool = False
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Reduction = REDUCTION
     at_once: int = 0
 
     def __post_init__(self) -> None:
@@ -56,9 +68,9 @@ def reverse_kl_gradient(
     real: RealBatch,
     *,
     seen: Tensor | None = None,
-    reduction: Literal["mean", "sum"] = "sum",
+    reduction: Reduction = REDUCTION,
     at_once: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> CoresetGradient:
     """The covariance estimate from samples of the coreset posterior.
 
     Args:
@@ -73,7 +85,7 @@ def reverse_kl_gradient(
         at_once: see `bpc.pieces`.
 
     Returns:
-        Gradients with respect to points (m, ...) and weights (m,), nats per unit; subtract them.
+        The gradient, nats per unit. The value of the KL is not known: `value` is nan.
     """
     points = (coreset.points if seen is None else seen).detach().requires_grad_(True)
     weights = coreset.weights.detach().requires_grad_(True)
@@ -93,9 +105,11 @@ def reverse_kl_gradient(
     if seen is not None:  # through the augmentation, back to the images
         (grad_points,) = torch.autograd.grad(seen, coreset.points, grad_points)
     scale = float(len(points)) if reduction == "mean" else 1.0
-    return scale * grad_points, scale * grad_weights
+    unknown = grad_weights.new_full((), float("nan"))
+    return CoresetGradient(scale * grad_points, scale * grad_weights, unknown)
 
 
+@dataclass(frozen=True)
 class ReverseKL:
     """The divergence object: inner SGD from the expert's start, Gaussian draws around its end, covariance.
 
@@ -104,21 +118,23 @@ class ReverseKL:
         config: settings.
     """
 
-    needs_real = True
-    expert_epochs = 0
-
-    def __init__(self, log_likelihood: LogLikelihood, config: ReverseKLConfig) -> None:
-        self.log_likelihood, self.config = log_likelihood, config
+    log_likelihood: LogLikelihood
+    config: ReverseKLConfig
+    needs_real: ClassVar[bool] = True
+    expert_epochs: ClassVar[int] = 0
+    extras: ClassVar[Mapping[str, Extra]] = {}
 
     def gradient(
         self, coreset: LearnedCoreset, experts: ExpertWindow, real: RealBatch | None, generator: torch.Generator
     ) -> CoresetGradient:
-        """See `Divergence`. The value of the KL is not known, only its gradient: `value` is nan."""
+        """See `Divergence`."""
         if real is None:
             raise ConfigError("BPC-rKL needs a batch of real data.")
         config = self.config
         draws = augmentation_draws(config.augment, coreset.points, config.inner_steps, generator)
-        end = inner_trajectory(self.log_likelihood, experts.start, coreset, draws, at_once=config.at_once)
+        end = inner_trajectory(
+            self.log_likelihood, experts.start, coreset, config.student_lr, draws, at_once=config.at_once
+        )
         noise = torch.randn(config.samples, *end.shape, generator=generator, device=end.device, dtype=end.dtype)
         seen = None
         if config.augment is not None and config.augment_samples:
@@ -127,14 +143,42 @@ class ReverseKL:
             (real_draw,) = augmentation_draws(config.augment, real.points, 1, generator)
             real = real._replace(points=augmented(real.points, real_draw))
             seen = augmented(coreset.points, core_draw)
-        du, dw = reverse_kl_gradient(
+        return reverse_kl_gradient(
             self.log_likelihood,
             coreset,
-            end + config.sigma * noise,
+            end + config.sigma_core * noise,
             real,
             seen=seen,
             reduction=config.reduction,
             at_once=config.at_once,
         )
-        zero = torch.zeros_like(coreset.student_lr)
-        return CoresetGradient(du, dw, zero, torch.full_like(coreset.student_lr, float("nan")))
+
+
+_NOTE = (
+    "Image step size 1000 is from the authors' code; no momentum, as in Algorithm 4 and the code. The code's default "
+    "leaves S = 30 at ipc 10 where Table 2 prints 10, and does not augment the covariance terms where Algorithm 4 does."
+)
+_TABLE_2: dict[str, Any] = {"expert_epochs": 0, "samples": 10, "momentum": 0.0, "note": _NOTE}
+
+
+def _digits(ipc: int) -> DistillPreset:
+    return digits_preset(expert_epochs=0, lr_points=100.0, momentum=0.0)
+
+
+DIVERGENCES.register(
+    DivergenceRecord(
+        name="rkl",
+        label="BPC-rKL",
+        colour="#009E73",
+        marker="D",
+        place=100,
+        published={"kim2022": "BPC-rKL"},
+        divergence=ReverseKL,
+        config=ReverseKLConfig,
+        presets={
+            "kim2022": lambda ipc: kim2022_preset(ipc, **_TABLE_2),
+            "kim2022-code": lambda ipc: kim2022_preset(ipc, changes_at_10={"samples": 30}, **_TABLE_2),
+            "digits": _digits,
+        },
+    )
+)

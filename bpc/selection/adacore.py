@@ -20,6 +20,7 @@ from bpc.errors import ConfigError, DataError
 from bpc.selection.base import Selection, check_features, class_members
 from bpc.selection.craig import cover_by_class, cover_fraction
 from bpc.selection.facility import MEMORY_BUDGET
+from bpc.selection.record import SELECTIONS, SelectionRecord
 
 __all__ = ["DAMPING", "adacore", "precondition", "select_adacore", "softmax_curvature"]
 
@@ -135,3 +136,16 @@ def select_adacore(
     return cover_by_class(
         precondition(gradients, (gradients + one_hot).clamp(0.0, 1.0)), members, lambda size: ipc, generator=generator
     )
+
+
+SELECTIONS.register(
+    SelectionRecord(
+        name="adacore",
+        label="AdaCore",
+        colour="#8C6D00",
+        marker=">",
+        place=40,
+        select=select_adacore,
+        looks_at="gradients",
+    )
+)

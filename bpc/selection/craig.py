@@ -20,6 +20,7 @@ from torch import Tensor
 from bpc.errors import ConfigError, DataError
 from bpc.selection.base import Selection, by_class, check_features, class_members, part_of
 from bpc.selection.facility import MEMORY_BUDGET, facility_location
+from bpc.selection.record import SELECTIONS, SelectionRecord
 
 __all__ = ["cover_by_class", "cover_fraction", "craig", "last_layer_gradients", "select_craig"]
 
@@ -153,3 +154,16 @@ def cover_by_class(
             )
             parts.append(Selection(index[found.indices.to(index.device)], found.weights.to(index.device)))
     return Selection(torch.cat([p.indices for p in parts]), torch.cat([p.weights for p in parts]))
+
+
+SELECTIONS.register(
+    SelectionRecord(
+        name="craig",
+        label="CRAIG",
+        colour="#D55E00",
+        marker="<",
+        place=30,
+        select=select_craig,
+        looks_at="gradients",
+    )
+)

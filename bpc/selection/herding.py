@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bpc.selection.base import Selection, select_by_class
+from bpc.selection.record import SELECTIONS, SelectionRecord
 
 __all__ = ["select_herding"]
 
@@ -57,3 +58,17 @@ def _herd(features: Tensor, count: int) -> Tensor:
         free[row] = False
         total = total + features[row]
     return torch.stack(rows)
+
+
+SELECTIONS.register(
+    SelectionRecord(
+        name="herding",
+        label="Herding",
+        colour="#CC79A7",
+        marker="v",
+        place=10,
+        published={"kim2022": "Herding"},
+        select=select_herding,
+        looks_at="features",
+    )
+)

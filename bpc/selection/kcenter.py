@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bpc.selection.base import Selection, select_by_class
+from bpc.selection.record import SELECTIONS, SelectionRecord
 
 __all__ = ["select_kcenter"]
 
@@ -52,3 +53,17 @@ def _spread(features: Tensor, count: int) -> Tensor:
         nearest[rows[-1]] = -1.0  # below the zero of a free duplicate
         rows.append(nearest.argmax())
     return torch.stack(rows)
+
+
+SELECTIONS.register(
+    SelectionRecord(
+        name="kcenter",
+        label="K-center",
+        colour="#56B4E9",
+        marker="^",
+        place=20,
+        published={"kim2022": "K-center"},
+        select=select_kcenter,
+        looks_at="features",
+    )
+)

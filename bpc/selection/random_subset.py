@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bpc.selection.base import Selection, by_class, class_members, part_of, unweighted
+from bpc.selection.record import SELECTIONS, SelectionRecord
 
 __all__ = ["random_fraction", "select_random"]
 
@@ -57,3 +58,17 @@ def random_fraction(labels: Tensor, *, fraction: float, num_classes: int, genera
         order = torch.randperm(len(index), generator=generator, device=generator.device)
         chosen.append(index[order[: part_of(fraction, len(index))].to(index.device)])
     return unweighted(torch.cat(chosen))
+
+
+SELECTIONS.register(
+    SelectionRecord(
+        name="random",
+        label="Random",
+        colour="#7F7F7F",
+        marker="o",
+        place=0,
+        published={"kim2022": "Random"},
+        select=select_random,
+        looks_at="nothing",
+    )
+)

@@ -1,6 +1,5 @@
 """Figures as PNG or PDF files, each on its own canvas: no global state of matplotlib is changed."""
 
-from evaluation.plots.base import STYLES
 from evaluation.plots.calibration import plot_entropy, plot_reliability, plot_risk_coverage
 from evaluation.plots.chains import plot_energy, plot_ranks, plot_traces
 from evaluation.plots.comparison import plot_comparison
@@ -16,7 +15,6 @@ from evaluation.plots.radar import plot_radar
 from evaluation.plots.training import plot_distill_curve, plot_learning_curves
 
 __all__ = [
-    "STYLES",
     "fourier_log_amplitude",
     "plot_comparison",
     "plot_coreset_grid",

@@ -11,23 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 
+import bpc.divergences  # they register their methods
+import bpc.selection  # noqa: F401
 from bpc.errors import DataError
 from bpc.files import write_atomic
-from evaluation.compare import METHODS
+from bpc.methods import METHODS
 
 DPI = 150
-# One colour (Okabe and Ito, told apart by colour-blind readers) and one marker for each method, in every figure.
-STYLES = {
-    "random": ("#7F7F7F", "o"),
-    "herding": ("#CC79A7", "v"),
-    "kcenter": ("#56B4E9", "^"),
-    "craig": ("#D55E00", "<"),
-    "adacore": ("#8C6D00", ">"),
-    "rkl": ("#009E73", "D"),
-    "wasserstein": ("#E69F00", "s"),
-    "fkl": ("#0072B2", "p"),
-    "full": ("#000000", "*"),
-}
 OTHERS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000"]
 FONT, SMALL = 10.0, 9.0
 GREY = "#595959"
@@ -35,11 +25,11 @@ GREY = "#595959"
 
 def style_of(label: str, labels: list[str]) -> tuple[str, str, str]:
     """Colour, marker and shown name of a label: a method's own, or the next of the palette."""
-    if label in STYLES:
-        return (*STYLES[label], METHODS[label])
-    for method, name in METHODS.items():
-        if label.removesuffix(" (+Aug)") == name:
-            return (*STYLES[method], label)
+    for method in METHODS:
+        if label == method.name:
+            return method.colour, method.marker, method.label
+        if label.removesuffix(" (+Aug)") == method.label:
+            return method.colour, method.marker, label
     place = labels.index(label)
     return OTHERS[place % len(OTHERS)], "osD^vp*"[place % 7], label
 

@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bpc.errors import ConfigError, DataError
-from evaluation.compare import METHODS, GroupKey, groups, method_label
-from evaluation.plots.base import FONT, GREY, SMALL, STYLES, new_figure, save
+from bpc.methods import METHODS
+from evaluation.compare import GroupKey, groups, method_label
+from evaluation.plots.base import FONT, GREY, SMALL, new_figure, save
 
 __all__ = ["plot_comparison"]
 
@@ -67,7 +68,7 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
         _comparison_panel(axes, rows[(rows["metric"] == metric) & rows["ipc"].isin([ipc])], metric)
         if len(part):
             for _, entry in full[full["metric"] == metric].iterrows():
-                axes.axhline(entry["mean"], color=STYLES["full"][0], linewidth=1, linestyle=":")
+                axes.axhline(entry["mean"], color=METHODS.get("full").colour, linewidth=1, linestyle=":")
         if place < len(sizes) and len(part):
             axes.set_title(f"{ipc} ipc", fontsize=FONT)
         if place // len(sizes) < len(metrics) - 1:
@@ -84,7 +85,7 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
     if rows[rows["metric"].isin(list(metrics))]["published"].notna().any():
         handles += all_axes[0].plot([], [], "o", color=GREY, ms=7, mfc="white", label="published")
     if len(part) and len(full):
-        handles += all_axes[0].plot([], [], ":", color="black", label=METHODS["full"])
+        handles += all_axes[0].plot([], [], ":", color="black", label=METHODS.get("full").label)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
     figure.suptitle(f"{key.dataset}, {key.architecture}\n{key.sampler}, protocol {key.protocol}", fontsize=FONT)
     save(figure, path)
@@ -93,7 +94,8 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
 def _comparison_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     names = []
     for place, (_, entry) in enumerate(rows.iterrows()):
-        color, marker = STYLES.get(entry["method"], (GREY, "o"))
+        known = METHODS.get(entry["method"]) if entry["method"] in METHODS else None
+        color, marker = (known.colour, known.marker) if known else (GREY, "o")
         names.append(method_label(entry["method"], bool(entry["augment"])).replace(" (", "\n("))
         values = np.array([v for v in entry["values"] if math.isfinite(v)])
         spread = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else np.zeros(len(values))

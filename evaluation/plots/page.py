@@ -47,7 +47,7 @@ def plot_page(
 
     Args:
         path: its suffix is replaced: a PNG and a PDF are written.
-        probs: method (a name in `evaluation.compare.METHODS` gets its colour) to the predictive (*lead, n, y) on the test set.
+        probs: method (a name in `bpc.methods.METHODS` gets its colour) to the predictive (*lead, n, y) on the test set.
         labels: (n,) int64.
         corrupted: method to the predictive on corrupted images, (*lead, n', y).
         measures: method to its fidelity to the reference, the random coreset among them.

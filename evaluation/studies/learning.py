@@ -82,4 +82,4 @@ def steps_to_track(steps: int, count: int) -> list[int]:
 def unlabelled(points: Tensor, weights: Tensor) -> LearnedCoreset:
     """A coreset of a model without labels."""
     labels = torch.zeros(len(points), dtype=torch.long)
-    return LearnedCoreset(points, labels, weights, torch.zeros((), dtype=points.dtype))
+    return LearnedCoreset(points, labels, weights)

@@ -67,7 +67,7 @@ class LinearModel:
     def gradient(self, coreset: LearnedCoreset, data: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """The covariance estimate of the gradient of KL[pi_u || pi_x] from `draws` (s, p) of the coreset posterior."""
         real = RealBatch(data, torch.zeros(len(data), dtype=torch.long), len(data))
-        return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")
+        return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")[:2]
 
     def exact_gradient(self, coreset: LearnedCoreset, truth: Normal) -> tuple[Tensor, Tensor]:
         """The gradient that `gradient` estimates: the closed form, differentiated."""

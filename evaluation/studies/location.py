@@ -81,7 +81,7 @@ class LocationModel:
 
         def reverse(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             draws = draw(self.posterior(coreset.points, coreset.weights), samples, generator)
-            return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")
+            return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")[:2]
 
         def forward(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             core = draw(self.posterior(coreset.points, coreset.weights), samples, generator)

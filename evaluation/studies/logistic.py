@@ -149,7 +149,7 @@ def run_logistic_study(
             for size in sizes:
                 index = random_subset(len(points), size, own_seed, labels)
                 weights = torch.full((size,), len(points) / size, dtype=points.dtype)
-                start = LearnedCoreset(points[index], labels[index], weights, torch.zeros((), dtype=points.dtype))
+                start = LearnedCoreset(points[index], labels[index], weights)
                 curve, end = _learn(start, model, points, labels, judge, steps, settings, derive_seed(own_seed, size))
                 rows += [{"design": design, "repeat": repeat, **row} for row in curve]
                 if repeat == 0:

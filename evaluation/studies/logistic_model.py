@@ -69,7 +69,7 @@ class LogisticModel:
     def gradient(self, coreset: LearnedCoreset, points: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """The covariance estimate of the gradient of KL[pi_u || pi_x] from `draws` (s, p) of the coreset posterior."""
         real = RealBatch(points, labels, len(points))
-        return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")
+        return reverse_kl_gradient(self.log_likelihood, coreset, draws, real, reduction="sum")[:2]
 
 
 class WhitenedPosterior:

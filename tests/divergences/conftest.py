@@ -24,7 +24,7 @@ def small():
         points=images(6),
         labels=torch.tensor([0, 0, 1, 1, 2, 3]),
         weights=0.5 + torch.rand(6, generator=generator, dtype=torch.float64),
-        student_lr=torch.tensor(0.07, dtype=torch.float64),
+        extras={"student_lr": torch.tensor(0.07, dtype=torch.float64)},
     )
     real = RealBatch(images(20), torch.randint(4, (20,), generator=generator), 500)
     return Classifier(net), coreset, window, real

@@ -13,9 +13,11 @@ from bpc.likelihood import GaussianLocation
 
 def test_sum_reduction_is_the_gradient_of_the_exact_kl():
     full, points, weights = problem()
-    coreset = LearnedCoreset(points, torch.zeros(len(points)), weights, torch.tensor(0.1))
+    coreset = LearnedCoreset(points, torch.zeros(len(points)), weights)
     truth = posterior(full, torch.ones(len(full), dtype=torch.float64))
-    got = forward_kl_gradient(GaussianLocation(SIGMA), coreset, cubature(*posterior(points, weights)), cubature(*truth))
+    got = forward_kl_gradient(
+        GaussianLocation(SIGMA), coreset, cubature(*posterior(points, weights)), cubature(*truth), reduction="sum"
+    )
     exact_u = finite_differences(lambda u: kl(truth, posterior(u, weights)), points)
     exact_w = finite_differences(lambda w: kl(truth, posterior(points, w)), weights)
     torch.testing.assert_close(got.points, exact_u, rtol=1e-6, atol=1e-7)
@@ -25,10 +27,12 @@ def test_sum_reduction_is_the_gradient_of_the_exact_kl():
 def test_closed_form_of_the_point_gradient():
     """grad_{u_m} = w_m Sigma^-1 (mean_u - mean_x): towards the full posterior's mean if subtracted."""
     full, points, weights = problem(1)
-    coreset = LearnedCoreset(points, torch.zeros(len(points)), weights, torch.tensor(0.1))
+    coreset = LearnedCoreset(points, torch.zeros(len(points)), weights)
     mean_u, cov_u = posterior(points, weights)
     mean_x, cov_x = posterior(full, torch.ones(len(full), dtype=torch.float64))
-    got = forward_kl_gradient(GaussianLocation(SIGMA), coreset, cubature(mean_u, cov_u), cubature(mean_x, cov_x))
+    got = forward_kl_gradient(
+        GaussianLocation(SIGMA), coreset, cubature(mean_u, cov_u), cubature(mean_x, cov_x), reduction="sum"
+    )
     torch.testing.assert_close(got.points, weights[:, None] * (torch.linalg.inv(SIGMA) @ (mean_u - mean_x)))
 
 
@@ -54,10 +58,12 @@ def test_gradient_is_that_of_the_value(small, reduction):
 
 def test_object_is_the_estimate_around_both_endpoints(small):
     model, coreset, window, _ = small
-    config = ForwardKLConfig(inner_steps=3, samples=2, sigma_core=0.02, sigma_expert=0.03, expert_epochs=2)
+    config = ForwardKLConfig(
+        inner_steps=3, student_lr=0.07, samples=2, sigma_core=0.02, sigma_expert=0.03, expert_epochs=2
+    )
     got = ForwardKL(model, config).gradient(coreset, window, None, torch.Generator().manual_seed(4))
     generator = torch.Generator().manual_seed(4)
-    end = inner_trajectory(model, window.start, coreset, [None] * 3)
+    end = inner_trajectory(model, window.start, coreset, 0.07, [None] * 3)
     noise = torch.stack([torch.randn(2, len(end), generator=generator, dtype=torch.float64) for _ in range(2)])
     expected = forward_kl_gradient(
         model, coreset, end + 0.02 * noise[:, 0], window.end + 0.03 * noise[:, 1], reduction="mean"

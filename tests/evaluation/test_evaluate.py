@@ -11,8 +11,8 @@ from bpc.augment import AugmentConfig
 from bpc.coreset import Pseudocoreset
 from bpc.errors import ConfigError
 from bpc.models import ConvNet, ConvNetConfig
-from bpc.presets import sampling_preset
 from bpc.samplers import kim2022 as kim2022_module
+from bpc.samplers.kim2022_presets import sampling_preset
 from bpc.seeding import make_generator
 from bpc.selection import build_coreset, select
 from evaluation.evaluate import EvaluationConfig, check_coreset, evaluate, shifted_metrics

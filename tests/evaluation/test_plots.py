@@ -13,10 +13,10 @@ from matplotlib.image import imread
 
 from bpc.coreset import Pseudocoreset
 from bpc.errors import BpcError, ConfigError, DataError
+from bpc.methods import METHODS
 from evaluation.compare import summarise
 from evaluation.metrics import empty_sums, reliability, update
 from evaluation.plots import (
-    STYLES,
     fourier_log_amplitude,
     plot_comparison,
     plot_coreset_grid,
@@ -227,7 +227,7 @@ def test_comparison_draws_one_file_for_each_protocol(tmp_path):
 
 
 def test_every_method_has_its_own_colour_and_marker():
-    assert len({color for color, _ in STYLES.values()}) == len({marker for _, marker in STYLES.values()}) == len(STYLES)
+    assert len({method.colour for method in METHODS}) == len({method.marker for method in METHODS}) == len(METHODS)
 
 
 def test_nothing_to_draw_is_an_error_and_leaves_no_file(tmp_path):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from bpc.errors import ConfigError, DataError
+from bpc.methods import METHODS
 from evaluation.calibration import aurc, entropy, risk_coverage
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.metrics import empty_sums, reliability, update
@@ -25,7 +26,7 @@ from evaluation.plots import (
     plot_risk_coverage,
     plot_traces,
 )
-from evaluation.plots.base import STYLES, new_figure, save
+from evaluation.plots.base import new_figure, save
 from evaluation.plots.calibration import ENTROPY_BINS, draw_entropy, draw_risk_coverage
 from evaluation.plots.chains import draw_energy, draw_ranks, draw_trace
 from evaluation.plots.fidelity import draw_fidelity
@@ -75,7 +76,7 @@ def test_risk_curves_are_the_means_over_chains_with_their_area():
     assert line.get_xdata()[-1] == 1
     assert line.get_ydata()[-1] == pytest.approx(curves["fkl"].risk[:, -1].mean().item())
     assert len(line.get_xdata()) == N - 9  # from ten examples on
-    assert line.get_color() == STYLES["fkl"][0]
+    assert line.get_color() == METHODS.get("fkl").colour
     assert line.get_label() == f"BPC-fKL, area {aurc(probs['fkl'], labels()).mean():.3f}"
 
 

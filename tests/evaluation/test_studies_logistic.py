@@ -37,7 +37,7 @@ def logistic():
     truth = cubature(density, model.laplace(points, labels, ones(len(points))))
     index = random_subset(len(points), 5, 0, labels)
     weights = torch.tensor([0.7, 2.0, 1.2, 3.0, 0.4], dtype=DTYPE)
-    return model, points, labels, density, truth, LearnedCoreset(points[index], labels[index], weights, ones(1)[0])
+    return model, points, labels, density, truth, LearnedCoreset(points[index], labels[index], weights)
 
 
 # --- cubature

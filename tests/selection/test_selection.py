@@ -15,8 +15,7 @@ from bpc.data.dataset import Dataset, Split
 from bpc.errors import ConfigError, DataError
 from bpc.seeding import make_generator
 from bpc.selection import (
-    BY_GRADIENT,
-    METHODS,
+    SELECTIONS,
     build_coreset,
     class_members,
     last_layer_gradients,
@@ -44,18 +43,21 @@ def seen_by(method: str, features: Tensor, labels: Tensor) -> Tensor:
     return last_layer_gradients(features, labels) if method == "adacore" else features
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", SELECTIONS.names())
 def test_class_balance_and_no_duplicates(method: str) -> None:
     labels, features = problem(0)
     features = seen_by(method, features, labels)
     chosen, weights = select(method, labels, 7, 3, features=features, generator=make_generator("cpu", 0))
     assert chosen.dtype == torch.int64 and weights.dtype == torch.float32 and weights.shape == (21,)
-    assert (float(weights.sum()), float(weights.min()) >= 1) == (60 if method in BY_GRADIENT else 21, True)
+    assert (float(weights.sum()), float(weights.min()) >= 1) == (
+        60 if SELECTIONS.get(method).looks_at == "gradients" else 21,
+        True,
+    )
     assert labels[chosen].tolist() == [0] * 7 + [1] * 7 + [2] * 7
     assert len(set(chosen.tolist())) == 21
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", SELECTIONS.names())
 def test_duplicated_points_are_not_chosen_twice(method: str) -> None:
     """All features alike: an index is still chosen once, and ties go to the lowest index."""
     labels = torch.tensor([1, 0, 0, 1, 0, 1])
@@ -118,7 +120,7 @@ def test_classes_do_not_see_each_other_and_the_answer_does_not_move(method: str)
     args = {"generator": make_generator("cpu", 0)}
 
     def run(own: Tensor, classes: int, seen: Tensor) -> Tensor:
-        return METHODS[method](own, 4, classes, features=seen, **args).indices
+        return SELECTIONS.get(method).select(own, 4, classes, features=seen, **args).indices
 
     chosen = run(labels, 3, features)
     assert torch.equal(chosen, run(labels, 3, features))
@@ -144,7 +146,7 @@ def test_random_is_uniform() -> None:
     assert (counts - 800).abs().max() < 120  # standard deviation 22
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", SELECTIONS.names())
 def test_ipc_larger_than_a_class(method: str) -> None:
     labels = torch.tensor([0, 0, 0, 1, 1])
     features = seen_by(method, torch.randn(5, 2), labels)

@@ -109,9 +109,9 @@ class BypePrior(Prior):
         with torch.no_grad():
             z, _ = self.sample(self.draws, model, generator)
         labels = torch.zeros(len(self.points), dtype=torch.long, device=z.device)
-        coreset = LearnedCoreset(self.points, labels, self.weights, z.new_zeros(()))
+        coreset = LearnedCoreset(self.points, labels, self.weights)
         real = RealBatch(batch, labels.new_zeros(len(batch)), self.total)
-        return reverse_kl_gradient(DecoderLikelihood(model), coreset, z, real, reduction="sum")
+        return reverse_kl_gradient(DecoderLikelihood(model), coreset, z, real, reduction="sum")[:2]
 
     @torch.no_grad()
     def _descend(self, gradients: tuple[Tensor, Tensor], i: int) -> None:
