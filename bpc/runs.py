@@ -32,7 +32,7 @@ from bpc.files import (
     write_atomic,
     write_json,
 )
-from bpc.progress import say
+from bpc.progress import plural, say
 
 __all__ = [
     "Run",

@@ -151,7 +151,7 @@ class RunFlags(PlaceFlags):
         float | None,
         flag(
             """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result
-            to rounding; exact scoring gives the same bits under any budget. Default: 0.5 on the CPU, where more is no
+            to rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits. Default: 0.5 on the CPU, where more is no
             faster, and half of the card on a GPU.""",
             "GIB",
         ),
@@ -341,10 +341,16 @@ class ExactFlags:
     reference_sampler: Annotated[
         str,
         flag(
-            "How the reference is sampled; hmc and nuts take all training images for every gradient.", "sghmc|hmc|nuts"
+            """How the reference is sampled. hmc and nuts take all training images for every gradient; sghmc takes minibatches,
+            and its rows say by how much their noise heats it. auto: hmc up to 5,000 training images, sghmc above.""",
+            "auto|hmc|nuts|sghmc",
         ),
-    ] = "sghmc"
+    ] = "auto"
     reference_warmup: Annotated[
-        int, flag("Draws of each of the reference's chains that are discarded.", "INT"), AtLeast(0)
-    ] = 300
-    reference_samples: Annotated[int, flag("Draws kept of each of the reference's chains.", "INT"), AtLeast(1)] = 400
+        int | None,
+        flag("Draws of each of the reference's chains that are discarded. Default: 150 (sghmc 300).", "INT"),
+        AtLeast(0),
+    ] = None
+    reference_samples: Annotated[
+        int | None, flag("Draws kept of each of the reference's chains. Default: 200 (sghmc 400).", "INT"), AtLeast(1)
+    ] = None

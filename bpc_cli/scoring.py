@@ -132,7 +132,7 @@ class ScoringPlan:
                 sampler=exact.reference_sampler,
                 warmup=exact.reference_warmup,
                 samples=exact.reference_samples,
-                leapfrog_steps=None if exact.reference_sampler == "sghmc" else config.settings.leapfrog_steps,
+                leapfrog_steps=None if exact.reference_sampler == "sghmc" else self.flags.leapfrog_steps,
             )
             name = short_hash(reference_record(network, dataset, settings))
             folder = default_out("reference", dataset.name, network.name, settings.label, name)

@@ -25,7 +25,7 @@ def net():
 
 @pytest.fixture
 def settings(digits):
-    return reference_settings(SHORT, len(digits.train), warmup=2, samples=8, leapfrog_steps=2)
+    return reference_settings(SHORT, len(digits.train), sampler="sghmc", warmup=2, samples=8, leapfrog_steps=2)
 
 
 def make(path, net, digits, settings):
@@ -117,3 +117,11 @@ def test_a_predictive_takes_no_more_draws_than_it_says(draws, wanted, count):
     assert chosen[-1] == draws - 1 and min(chosen) >= 0
     gaps = [b - a for a, b in itertools.pairwise(chosen)]
     assert max(gaps, default=1) - min(gaps, default=1) <= 1
+
+
+def test_small_data_are_sampled_without_noise():
+    """Minibatches heat; where all points are affordable they are all taken, with a Metropolis test."""
+    small, large = (reference_settings(SHORT, n) for n in (1_297, 50_000))
+    assert (small.sampler, small.batch) == ("hmc", 0)
+    assert (large.sampler, large.batch) == ("sghmc", 128) and large.max_heat > 0
+    assert reference_settings(SHORT, 1_297, sampler="sghmc").batch == 128
