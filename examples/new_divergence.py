@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from bpc.divergences.record import digits_preset
 
 from bpc.divergences import DIVERGENCES, CoresetGradient, DivergenceRecord, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.divergences.record import digits_preset
 from bpc.likelihood import LogLikelihood
 from bpc_cli.main import main
 
