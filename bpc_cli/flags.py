@@ -150,9 +150,9 @@ class RunFlags(PlaceFlags):
     memory_budget: Annotated[
         float | None,
         flag(
-            """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result
-            to rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits. Default: 0.5 on the CPU, where more is no
-            faster, and half of the card on a GPU.""",
+            """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result to
+            rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits.
+            Default: 0.5 on the CPU, where more is no faster, and half of the card on a GPU.""",
             "GIB",
         ),
         Positive(),

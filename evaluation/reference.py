@@ -55,10 +55,10 @@ def reference_settings(
 ) -> ExactSettings:
     """How the full data's posterior is sampled, with the prior of the coresets' evaluation.
 
-    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above it
-    is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a draw
-    is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to leave 9 to 24 % of heat along the
-    stiffest direction, and 10 leapfrogs of HMC cost 3 times as much per draw; that is why small data get HMC.
+    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above
+    it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a
+    draw is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to leave 9 to 24 % of heat along
+    the stiffest direction, and 10 leapfrogs of HMC cost 3 times as much per draw; that is why small data get HMC.
 
     Args:
         settings: of the coresets' evaluation.

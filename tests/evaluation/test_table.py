@@ -189,6 +189,6 @@ def test_a_diagnostic_that_a_sampler_lacks_is_a_dash_without_a_footnote():
 
 
 def test_latex_has_no_character_that_pdflatex_refuses():
-    columns = (Column("Δ →", better="zero"), Column("λ", better="lower"))
+    columns = (Column(name="Δ →", key=True), Column(name="λ", left=True))
     table = Table(caption="ΔH → 0 ±", columns=columns, blocks=((TableRow(("†", "λ —")),),), notes=("†",))
     assert tables_to_latex([table]).isascii()
