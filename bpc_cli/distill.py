@@ -18,6 +18,7 @@ from bpc_cli.flags import (
     ScoringFlags,
     flag,
     group,
+    names,
 )
 from bpc_cli.scoring import ScoringPlan, scoring_plan
 from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
@@ -37,7 +38,7 @@ class LearningFlags:
         flag(
             """Where the settings come from. Default: kim2022, Tables 2 and C.3 of Kim et al. (2022); digits on digits.
             kim2022-code: as the authors' code leaves them.""",
-            "kim2022|kim2022-code|digits",
+            names("preset"),
         ),
     ] = None
     steps: Annotated[int | None, flag("Outer steps (K).", "INT"), AtLeast(1)] = None
@@ -113,7 +114,7 @@ class Distill:
         str,
         flag(
             "Forward KL, reverse KL, or Wasserstein distance between the posteriors of coreset and full data.",
-            "fkl|rkl|wasserstein",
+            names("divergence"),
         ),
     ]
     ipc: Annotated[int, flag("Images per class.", "INT"), AtLeast(1)]

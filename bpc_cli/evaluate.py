@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from bpc_cli.flags import DataFlags, ExactFlags, NetworkFlags, RunFlags, ScoringFlags, flag, group
+from bpc_cli.flags import DataFlags, ExactFlags, NetworkFlags, RunFlags, ScoringFlags, flag, group, names
 from bpc_cli.scoring import scoring_plan
 from bpc_cli.setting import prepare, scale_note, short_hash
 
@@ -25,14 +25,14 @@ class Evaluate:
         flag(
             """hmc; asghmc, altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only); nuts and sghmc:
             exact only.""",
-            "hmc|asghmc|nuts|sghmc",
+            names("sampler"),
         ),
     ] = "hmc"
     backend: Annotated[
         str,
         flag(
             """exact: who samples. Pyro and hamiltorch get the same density, and need their packages (run.py doctor).""",
-            "native|pyro|hamiltorch",
+            names("backend"),
         ),
     ] = "native"
     augment: Annotated[

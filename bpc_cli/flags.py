@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ __all__ = [
     "ScoringFlags",
     "check_flags",
     "flag",
+    "group",
+    "names",
 ]
 
 
@@ -37,6 +40,36 @@ def flag(text: str, metavar: str | None = None, **more: Any) -> Any:
         return words.get(default, f"(default: {default})")
 
     return tyro.conf.arg(help=" ".join(text.split()), metavar=metavar, help_behavior_hint=shown, **more)
+
+
+def names(kind: str) -> str:
+    """The registered names of a kind, as a metavar: a|b|c.
+
+    Annotations are looked at when their command is parsed, so the registries (and torch) are imported for no other command.
+    """
+    from bpc.data import DATASETS, UNLABELLED
+    from bpc.divergences import DIVERGENCES
+    from bpc.ebm.train import SETTINGS
+    from bpc.selection import SELECTIONS
+    from bpc.vae import LIKELIHOODS, MODELS, PRIORS
+    from evaluation.protocols import BACKENDS, EXACT_PROTOCOLS, EXACT_SAMPLERS, KIM2022_PROTOCOLS, KIM2022_SAMPLERS
+
+    known: dict[str, Iterable[str]] = {
+        "backend": BACKENDS,
+        "dataset": [*DATASETS.names(), "PATH"],
+        "image set": dict.fromkeys([*DATASETS.names(), *UNLABELLED.names()]),
+        "divergence": DIVERGENCES.names(),
+        "selection": SELECTIONS.names(),
+        "prior": [getattr(record, "name", record) for record in PRIORS],
+        "model": MODELS,
+        "likelihood": LIKELIHOODS,
+        "sampler": dict.fromkeys([*KIM2022_SAMPLERS, *EXACT_SAMPLERS]),
+        "reference sampler": ["auto", *EXACT_SAMPLERS],
+        "protocol": [*KIM2022_PROTOCOLS, *EXACT_PROTOCOLS],
+        "preset": dict.fromkeys(name for record in DIVERGENCES for name in record.presets),
+        "setting": SETTINGS,
+    }
+    return "|".join(known[kind])
 
 
 def group(text: str) -> Any:
@@ -166,10 +199,9 @@ class DataFlags:
     dataset: Annotated[
         str,
         flag(
-            """digits (needs no file), cifar10, cifar100, mnist, fashion_mnist, imagenette, svhn, or a path to your own:
-            a folder of images by class, an .npz or .safetensors file, or a folder with a train and a test file.
-            PATH@64 resizes to 64 pixels.""",
-            "NAME|PATH",
+            """By name (digits needs no file), or a path to your own: a folder of images by class, an .npz or .safetensors
+            file, or a folder with a train and a test file. PATH@64 resizes to 64 pixels.""",
+            names("dataset"),
         ),
     ] = "cifar10"
     validation_fraction: Annotated[
@@ -276,7 +308,7 @@ class ScoringFlags:
             """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. exact: textbook MCMC,
             several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
             coreset's weights scaled to sum to the number of training images.""",
-            "kim2022|kim2022-scaled|exact|exact-scaled",
+            names("protocol"),
         ),
     ] = "kim2022"
     test_images: Annotated[int, flag("Score on this many test images, evenly spaced; 0 is all.", "INT"), AtLeast(0)] = 0
@@ -343,7 +375,7 @@ class ExactFlags:
         flag(
             """How the reference is sampled. hmc and nuts take all training images for every gradient; sghmc takes minibatches,
             and its rows say by how much their noise heats it. auto: hmc up to 5,000 training images, sghmc above.""",
-            "auto|hmc|nuts|sghmc",
+            names("reference sampler"),
         ),
     ] = "auto"
     reference_warmup: Annotated[

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from bpc_cli.flags import AtLeast, DataFlags, ExpertFlags, NetworkFlags, RunFlags, flag, group
+from bpc_cli.flags import AtLeast, DataFlags, ExpertFlags, NetworkFlags, RunFlags, flag, group, names
 from bpc_cli.setting import experts_for, prepare, short_hash
 
 __all__ = ["Select", "run_select"]
@@ -20,7 +20,7 @@ class Select:
         str,
         flag(
             """How to choose. The points of craig and adacore are weighted by how many of their class each stands for.""",
-            "random|herding|kcenter|craig|adacore",
+            names("selection"),
         ),
     ]
     ipc: Annotated[int, flag("Images per class.", "INT"), AtLeast(1)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from bpc.errors import unknown_name
-from bpc_cli.flags import MOST_SEED, AtLeast, Between, PlaceFlags, Positive, Seed, flag
+from bpc_cli.flags import MOST_SEED, AtLeast, Between, PlaceFlags, Positive, Seed, flag, group, names
 
 if TYPE_CHECKING:
     from bpc.ebm.job import SslSettings
@@ -18,92 +18,95 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "SSL_COMMANDS", "SslCompare", "SslEvaluate", "SslSynthesise", "SslTrain", "settings_from"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SslTrain(PlaceFlags):
-    """Learn a classifier and a generator from few labels, then from its own best samples too; run again to go on."""
+# A default that is None here is the preset's, or else the configuration's own (bpc.ebm), and is written down only there.
 
-    dataset: Annotated[
-        str,
-        flag(
-            """svhn (the paper's), mnist, fashion_mnist, cifar10, digits (needs no file), or a path to your own images.""",
-            "TEXT",
-        ),
-    ] = "mnist"
-    setting: Annotated[
-        str,
-        flag(
-            """Which generated images are learned from. baseline: none. unfiltered: all. entropy: those the classifier is
-            sure of (H). entropy-craig: H, then a weighted tenth by CRAIG; entropy-adacore, entropy-random: by
-            AdaCore, or by chance. entropy-craig-pl: H & CRAIG over generated and pseudo-labelled images.""",
-            "NAME",
-        ),
-    ] = "entropy-craig"
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticFlags:
+    """Which generated images are learned from."""
+
     samples: Annotated[int, flag("Generated images, before any filter (L).", "INT"), AtLeast(1)] = 10_000
-    labelled: Annotated[
-        int | None,
-        flag(
-            """Labelled images, equally many of each class. Default: the preset's (svhn 1000, mnist 100, digits 50).""",
-            "INT",
-        ),
-        AtLeast(1),
-    ] = None
-    preset: Annotated[
-        str | None,
-        flag(
-            """Where the numbers come from. Default: pooladzandi2022 (as published) on 32x32 images, mnist on others,
-            digits on digits.""",
-            "pooladzandi2022|mnist|digits",
-        ),
-    ] = None
-    iterations: Annotated[int | None, flag("Of learning (T).", "INT"), AtLeast(1)] = None
-    augment_at: Annotated[
-        int | None, flag("Iteration from which generated images are learned from (T_a).", "INT"), AtLeast(1)
-    ] = None
     threshold: Annotated[
         float | None,
         flag("Entropy in nats below which a generated or pseudo-labelled image is believed.", "FLOAT"),
         AtLeast(0),
     ] = None
     temperature: Annotated[
-        float,
+        float | None,
         flag(
             """Of the Langevin dynamics that generate: below 1 a soft filter, with lower entropies and less variety
-            (Appendix D).""",
+            (Appendix D). Default: 1.""",
             "FLOAT",
         ),
         AtLeast(0),
-    ] = 1.0
+    ] = None
     fraction: Annotated[
-        float, flag("Kept by CRAIG, AdaCore or chance, of each class's candidates.", "FLOAT"), Positive()
-    ] = 0.1
+        float | None,
+        flag("The share of each class's candidates that CRAIG, AdaCore or chance keeps. Default: 0.1.", "FLOAT"),
+        Positive(),
+    ] = None
     reselect_every: Annotated[int | None, flag("Iterations between selections.", "INT"), AtLeast(1)] = None
-    weight: Annotated[float, flag("Coefficient of the generated images' loss.", "FLOAT"), AtLeast(0)] = 0.1
+    weight: Annotated[
+        float | None, flag("Coefficient of the generated images' loss. Default: 0.1.", "FLOAT"), AtLeast(0)
+    ] = None
     noise: Annotated[bool, flag("Draw pixels from p(x | z) instead of taking its mean.")] = False
-    batch_size: Annotated[
-        int, flag("Unlabelled, labelled and generated images an iteration, each.", "INT"), AtLeast(1)
-    ] = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnFlags:
+    """How it is learned."""
+
+    labelled: Annotated[
+        int | None,
+        flag(
+            "Labelled images, equally many of each class. Default: the preset's (svhn 1000, mnist 100, digits 50).",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
     unlabelled: Annotated[int, flag("Unlabelled images; 0 is all others.", "INT"), AtLeast(0)] = 0
+    iterations: Annotated[int | None, flag("Iterations of learning (T).", "INT"), AtLeast(1)] = None
+    augment_at: Annotated[
+        int | None, flag("Iteration from which generated images are learned from (T_a).", "INT"), AtLeast(1)
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        flag("Unlabelled, labelled and generated images per iteration, each. Default: 100.", "INT"),
+        AtLeast(1),
+    ] = None
+    lr_energy: Annotated[float | None, flag("Adam's step size for the prior (eta_0).", "FLOAT"), Positive()] = None
+    lr_elbo: Annotated[float | None, flag("Adam's for encoder and generator (eta_1).", "FLOAT"), Positive()] = None
+    lr_supervised: Annotated[
+        float | None, flag("Adam's for prior and encoder on labels (eta_2).", "FLOAT"), Positive()
+    ] = None
+    langevin_steps: Annotated[
+        int | None, flag("Steps of short-run Langevin (T_LD). Default: 60.", "INT"), AtLeast(1)
+    ] = None
+    langevin_step: Annotated[float | None, flag("Its step size (s of Eq. 2). Default: 0.08.", "FLOAT"), Positive()] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeFlags:
+    """The model's sizes."""
+
     latent: Annotated[int | None, flag("Units of z.", "INT"), AtLeast(1)] = None
-    hidden: Annotated[int, flag("Units of the energy's layers.", "INT"), AtLeast(1)] = 200
+    hidden: Annotated[int | None, flag("Units of the energy's layers. Default: 200.", "INT"), AtLeast(1)] = None
     width: Annotated[
-        int | None, flag("Of encoder and generator (on 32x32 images a WRN-28-width).", "INT"), AtLeast(1)
+        int | None,
+        flag("Width of encoder and generator (on 32x32 images a WRN-28-width).", "INT"),
+        AtLeast(1),
     ] = None
     sigma: Annotated[
         float | None, flag("Standard deviation of a pixel given z, pixels in [0, 1].", "FLOAT"), Positive()
     ] = None
-    lr_energy: Annotated[float | None, flag("Adam's step size for the prior (eta_0).", "FLOAT"), Positive()] = None
-    lr_elbo: Annotated[float | None, flag("For encoder and generator (eta_1).", "FLOAT"), Positive()] = None
-    lr_supervised: Annotated[float | None, flag("For prior and encoder on labels (eta_2).", "FLOAT"), Positive()] = None
-    langevin_steps: Annotated[int, flag("Steps of short-run Langevin (T_LD).", "INT"), AtLeast(1)] = 60
-    langevin_step: Annotated[float, flag("Its step size (s of Eq. 2).", "FLOAT"), Positive()] = 0.08
-    validation_fraction: Annotated[
-        float,
-        flag(
-            """Score on this share of the training images, held out, and not on the test images: for choosing settings.""",
-            "FLOAT",
-        ),
-    ] = 0.0
-    seed: Seed = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFlags(PlaceFlags):
+    """Where runs are kept, and how they go on."""
+
     out: Annotated[
         Path | None,
         flag("The run's own folder. Default: under runs/, named by dataset, setting and configuration.", "DIR"),
@@ -111,7 +114,7 @@ class SslTrain(PlaceFlags):
     base: Annotated[
         Path | None,
         flag(
-            """Folder of the first phase, up to --augment-at, which all settings of a seed share. Default: under runs/.""",
+            "Folder of the first phase, up to --augment-at, which all settings of a seed share. Default: under runs/.",
             "DIR",
         ),
     ] = None
@@ -119,8 +122,45 @@ class SslTrain(PlaceFlags):
         bool, flag("Go on with what the folder holds; --no-resume starts over (the second phase only).")
     ] = True
     checkpoint_seconds: Annotated[
-        float, flag("A kill loses at most this much work, or 100 iterations if they take longer.", "FLOAT"), AtLeast(0)
+        float,
+        flag("Write a checkpoint this often: a kill loses no more, or 100 iterations if they take longer.", "SECONDS"),
+        AtLeast(0),
     ] = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SslTrain:
+    """Learn a classifier and a generator from few labels, then from its own best samples too; run again to go on."""
+
+    dataset: Annotated[str, flag("Which images; svhn is the paper's, digits needs no file.", names("dataset"))] = (
+        "mnist"
+    )
+    setting: Annotated[
+        str,
+        flag(
+            """Which generated images are learned from. baseline: none. unfiltered: all. entropy: those the classifier is
+            sure of (H). entropy-craig: H, then a weighted tenth by CRAIG; entropy-adacore, entropy-random: by AdaCore, or
+            by chance. entropy-craig-pl: H & CRAIG over generated and pseudo-labelled images.""",
+            names("setting"),
+        ),
+    ] = "entropy-craig"
+    preset: Annotated[
+        str | None,
+        flag(
+            """Where the numbers come from. Default: pooladzandi2022 (as published) on 32x32 images, mnist on others, digits
+            on digits.""",
+            "pooladzandi2022|mnist|digits",
+        ),
+    ] = None
+    validation_fraction: Annotated[
+        float,
+        flag("Score on this fraction of the training images, held out, and not on the test images.", "FRACTION"),
+    ] = 0.0
+    seed: Seed = 0
+    synthetic: Annotated[SyntheticFlags, group("Which generated images are learned from.")] = SyntheticFlags()
+    learning: Annotated[LearnFlags, group("How it is learned; what is not given is the preset's.")] = LearnFlags()
+    sizes: Annotated[SizeFlags, group("The model's sizes; what is not given is the preset's.")] = SizeFlags()
+    where: Annotated[FolderFlags, group("Where runs are kept, and how they go on.")] = FolderFlags()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +168,10 @@ class SslSynthesise(PlaceFlags):
     """Draw class-conditional images from a trained model: sheets as they come and sorted by entropy, histogram, tensors."""
 
     model: Annotated[tyro.conf.Positional[Path], flag("The folder of a trained model.", "DIR")]
-    count: Annotated[int, flag("How many, equally many of each class.", "INT"), AtLeast(1)] = 1000
-    temperature: Annotated[float, flag("Of the Langevin dynamics.", "FLOAT"), AtLeast(0)] = 1.0
-    seed: Annotated[int, flag("Of the draws.", "INT"), Between(0, MOST_SEED)] = 0
-    out: Annotated[Path | None, flag("Where to. Default: samples/ in the model's folder.", "DIR")] = None
+    count: Annotated[int, flag("How many images, equally many of each class.", "INT"), AtLeast(1)] = 1000
+    temperature: Annotated[float, flag("Temperature of the Langevin dynamics.", "FLOAT"), AtLeast(0)] = 1.0
+    seed: Annotated[int, flag("Seed of the draws.", "INT"), Between(0, MOST_SEED)] = 0
+    out: Annotated[Path | None, flag("Where they go. Default: samples/ in the model's folder.", "DIR")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +179,7 @@ class SslEvaluate(PlaceFlags):
     """Score trained models on the test images: accuracy, NLL, ECE, Brier score, into rows.csv."""
 
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], flag("Folders of trained models.", "DIR...")]
-    draws: Annotated[int, flag("Of z for each image.", "INT"), AtLeast(1)] = 8
+    draws: Annotated[int, flag("Draws of z per image.", "INT"), AtLeast(1)] = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +199,7 @@ def settings_from(args: SslTrain) -> SslSettings:
     from bpc.ebm.job import SslSettings
     from bpc.ebm.model import EBMConfig
     from bpc.ebm.presets import SSL_PRESETS
-    from bpc.ebm.train import SETTINGS, AugmentConfig, LearnConfig
+    from bpc.ebm.train import SETTINGS, LearnConfig, SyntheticConfig
 
     name = args.preset or default_settings(args.dataset).ssl_preset
     if name not in SSL_PRESETS:
@@ -168,24 +208,24 @@ def settings_from(args: SslTrain) -> SslSettings:
         raise unknown_name("setting", args.setting, SETTINGS)
     preset = SSL_PRESETS[name]
 
-    def chosen(flag: str) -> Any:
-        given = getattr(args, flag)
-        return preset[flag] if given is None and flag in preset else given
+    def config(kind: Any, flags: Any, **more: Any) -> Any:
+        """What the flags say, else the preset, else the configuration's own default."""
+        fields = {field.name for field in dataclasses.fields(kind)}
+        said = {k: v for k, v in vars(flags).items() if k in fields and v is not None}
+        return kind(**{k: v for k, v in preset.items() if k in fields} | said | more)
 
-    def config(kind: Any) -> Any:
-        return kind(**{f.name: chosen(f.name) for f in dataclasses.fields(kind) if hasattr(args, f.name)})
-
-    augment = config(AugmentConfig)
+    synthetic = config(SyntheticConfig, args.synthetic, setting=args.setting)
     if not SETTINGS[args.setting].generate:  # flags that change nothing should not name another run
-        augment = AugmentConfig(setting=args.setting)
+        synthetic = SyntheticConfig(setting=args.setting)
+    labelled = args.learning.labelled
     return SslSettings(
         dataset=args.dataset,
-        labelled=chosen("labelled"),
-        unlabelled=args.unlabelled,
+        labelled=preset["labelled"] if labelled is None else labelled,
+        unlabelled=args.learning.unlabelled,
         validation_fraction=args.validation_fraction,
-        model=config(EBMConfig),
-        learn=config(LearnConfig),
-        augment=augment,
+        model=config(EBMConfig, args.sizes),
+        learn=config(LearnConfig, args.learning),
+        augment=synthetic,
         seed=args.seed,
     )
 
@@ -196,21 +236,21 @@ def run_train(args: SslTrain) -> Path:
     from bpc.runs import config_hash, default_out, resolve_device
     from evaluation.ssl.jobs import draw_learning
 
-    settings = settings_from(args)
+    settings, where = settings_from(args), args.where
     name = config_hash(settings.record())[:8]
-    out = args.out or default_out("ssl", args.dataset, settings.augment.setting, name)
-    base = args.base or default_out("ssl", "base", args.dataset, config_hash(settings.base())[:8])
+    out = where.out or default_out("ssl", args.dataset, settings.augment.setting, name)
+    base = where.base or default_out("ssl", "base", args.dataset, config_hash(settings.base())[:8])
     train_job(
         settings,
         out,
         base,
-        resume=args.resume,
-        checkpoint_seconds=args.checkpoint_seconds,
-        data_root=args.data_root,
-        device=resolve_device(args.device),
+        resume=where.resume,
+        checkpoint_seconds=where.checkpoint_seconds,
+        data_root=where.data_root,
+        device=resolve_device(where.device),
     )
     draw_learning(out)
-    run_evaluate(SslEvaluate(models=(out,), data_root=args.data_root, device=args.device))
+    run_evaluate(SslEvaluate(models=(out,), data_root=where.data_root, device=where.device))
     run_compare(SslCompare(runs=(out,), out=out / "tables", title=out.name))
     return out
 

@@ -17,10 +17,10 @@ from bpc.ebm.model import EBMConfig, LatentEBM
 from bpc.ebm.synthesis import Synthetic
 from bpc.ebm.train import (
     SETTINGS,
-    AugmentConfig,
     LearnConfig,
     Record,
     State,
+    SyntheticConfig,
     build_pool,
     learn,
     load_state,
@@ -46,7 +46,7 @@ class SslSettings:
     validation_fraction: float
     model: EBMConfig
     learn: LearnConfig
-    augment: AugmentConfig
+    augment: SyntheticConfig
     seed: int
 
     def record(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class SslSettings:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> SslSettings:
         """The inverse of `record`."""
-        parts = {"model": EBMConfig, "learn": LearnConfig, "augment": AugmentConfig}
+        parts = {"model": EBMConfig, "learn": LearnConfig, "augment": SyntheticConfig}
         return cls(**{k: parts[k](**v) if k in parts else v for k, v in record.items()})
 
 

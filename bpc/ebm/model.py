@@ -24,7 +24,7 @@ __all__ = ["EBMConfig", "ElboTerms", "LatentEBM", "PriorDensity", "entropy", "sa
 
 @dataclass(frozen=True, kw_only=True)
 class EBMConfig:
-    """Sizes of the networks; the paper states the kinds of layers and not these numbers.
+    """Sizes of the networks; the paper states the kinds of layers and not these numbers. Defaults are those for SVHN.
 
     Attributes:
         latent: d, units of z.
@@ -33,9 +33,9 @@ class EBMConfig:
         sigma: standard deviation of a pixel given z, pixels in [0, 1].
     """
 
-    latent: int = 64
+    latent: int = 100
     hidden: int = 200
-    width: int = 1
+    width: int = 2
     sigma: float = 0.15
 
     def __post_init__(self) -> None:

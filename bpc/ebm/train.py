@@ -28,12 +28,12 @@ from bpc.selection import adacore, craig, random_fraction
 
 __all__ = [
     "SETTINGS",
-    "AugmentConfig",
     "Augmented",
     "LearnConfig",
     "Record",
     "Setting",
     "State",
+    "SyntheticConfig",
     "augment",
     "build_pool",
     "learn",
@@ -84,9 +84,9 @@ class LearnConfig:
     iterations: int = 1_200_000
     augment_at: int = 600_000
     batch_size: int = 100
-    lr_energy: float = 1e-4
-    lr_elbo: float = 3e-4
-    lr_supervised: float = 3e-4
+    lr_energy: float = 2e-5
+    lr_elbo: float = 1e-4
+    lr_supervised: float = 1e-4
     langevin_steps: int = 60
     langevin_step: float = 0.08
 
@@ -103,7 +103,7 @@ class LearnConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class SyntheticConfig:
     """What is generated and what of it is kept.
 
     Attributes:
@@ -214,7 +214,7 @@ def load_state(state: State, path: Path, config_hash: str) -> None:
             state.augmented = Augmented(Split(images=images, labels=labels), weights, int(meta["candidates"]))
 
 
-def build_pool(state: State, config: LearnConfig, augment_config: AugmentConfig, seed: int) -> tuple[Synthetic, int]:
+def build_pool(state: State, config: LearnConfig, augment_config: SyntheticConfig, seed: int) -> tuple[Synthetic, int]:
     """L class-conditional samples of the model as it is, filtered if the setting says so, and how many agreed with their label.
 
     Raises:
@@ -237,7 +237,7 @@ def build_pool(state: State, config: LearnConfig, augment_config: AugmentConfig,
     return kept, agreed
 
 
-def augment(state: State, pool: Synthetic, data: SemiSupervised, config: AugmentConfig, seed: int) -> Augmented:
+def augment(state: State, pool: Synthetic, data: SemiSupervised, config: SyntheticConfig, seed: int) -> Augmented:
     """The images of the augmented loss, chosen from the pool (and pseudo-labelled images) with the model as it is now."""
     setting = SETTINGS[config.setting]
     candidates = pool.split()
@@ -274,7 +274,7 @@ def learn(
     until: int,
     seed: int,
     pool: Synthetic | None = None,
-    augment_config: AugmentConfig | None = None,
+    augment_config: SyntheticConfig | None = None,
     record_every: int = 100,
 ) -> Iterator[Record]:
     """Iterate Algorithm 1 up to iteration `until`, yielding every `record_every` iterations.

@@ -11,7 +11,7 @@ from latent import CLASSES, CONFIG, chosen, few_labels, fresh, go, made_up_pool
 from bpc.data import Split
 from bpc.ebm import train as training
 from bpc.ebm.synthesis import pseudo_label
-from bpc.ebm.train import SETTINGS, AugmentConfig, augment, build_pool
+from bpc.ebm.train import SETTINGS, SyntheticConfig, augment, build_pool
 from bpc.errors import ConfigError, DataError
 
 
@@ -148,4 +148,4 @@ def test_records_name_the_augmented_images():
 )  # fmt: skip
 def test_refused_settings_of_augmentation(wrong, words):
     with pytest.raises(ConfigError, match=words):
-        AugmentConfig(**{"setting": "entropy-craig", "samples": 10, **wrong})
+        SyntheticConfig(**{"setting": "entropy-craig", "samples": 10, **wrong})

@@ -37,7 +37,7 @@ def test_shapes(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_image_depends_on_its_neighbours(shape):
     """Also while training, where batch normalisation would mix them; and the two moments do depend on the image."""
-    model = LatentEBM(EBMConfig(latent=3, hidden=8), shape, 4, 0).train()
+    model = LatentEBM(EBMConfig(latent=3, hidden=8, width=1), shape, 4, 0).train()
     x, others = images(3, shape), images(3, shape, seed=1)
     with torch.no_grad():
         beside = model.encoder(x)
@@ -106,7 +106,7 @@ def test_initial_weights_depend_on_the_seed_alone(shape):
     made = []
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(noise)
-        made.append(LatentEBM(EBMConfig(latent=3, hidden=8), shape, 4, seed).state_dict())
+        made.append(LatentEBM(EBMConfig(latent=3, hidden=8, width=1), shape, 4, seed).state_dict())
     assert all(torch.equal(made[0][k], made[1][k]) for k in made[0])
     matrices = [k for k, v in made[0].items() if v.ndim > 1]
     assert all(not torch.equal(made[0][k], made[2][k]) for k in matrices)

@@ -208,7 +208,7 @@ def test_learning_learns():
     config = dataclasses.replace(
         CONFIG, iterations=250, augment_at=250, batch_size=30, lr_elbo=5e-3, lr_supervised=5e-3
     )
-    state = State(LatentEBM(EBMConfig(latent=2, hidden=8), (1, 4, 4), CLASSES, 0), config)
+    state = State(LatentEBM(EBMConfig(latent=2, hidden=8, width=1), (1, 4, 4), CLASSES, 0), config)
     records = list(learn(state, data, config, until=250, seed=0, record_every=50))
     assert records[-1].reconstruction > 0.5 * records[0].reconstruction
     assert records[-1].labelled_loss < 0.2

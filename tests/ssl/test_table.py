@@ -266,10 +266,10 @@ def test_the_published_table_as_commands(scale, tmp_path):
     plan = [parse(command)[1] for command in table1(SSL_SCALES[scale], tmp_path, ["--device", "cpu"])]
     *trained, pictures, comparison = plan
     settings = [settings_from(step) for step in trained]
-    assert len({step.out for step in trained}) == len(trained)
+    assert len({step.where.out for step in trained}) == len(trained)
     by_base = {}
     for step, own in zip(trained, settings, strict=True):
-        by_base.setdefault(step.base, []).append(own.base())
+        by_base.setdefault(step.where.base, []).append(own.base())
     assert all(base == bases[0] for bases in by_base.values() for base in bases)
     firsts = [bases[0] for bases in by_base.values()]
     assert all(a != b for i, a in enumerate(firsts) for b in firsts[:i])
@@ -278,7 +278,7 @@ def test_the_published_table_as_commands(scale, tmp_path):
     wanted = {cell for cell in TABLE_1 if cell[1] <= SSL_SCALES[scale].largest * 10_000}
     assert wanted <= done
     assert {s.augment.setting for s in settings} == set(SETTINGS)
-    assert pictures.model in [step.out for step in trained]
+    assert pictures.model in [step.where.out for step in trained]
     assert comparison.runs == (tmp_path / "models",)
     if scale == "full":  # the paper's own job
         assert all(s.labelled == 1000 and s.dataset == "svhn" for s in settings)

@@ -9,7 +9,7 @@ from bpc.data import Dataset, Split
 from bpc.ebm.data import SemiSupervised
 from bpc.ebm.model import EBMConfig, LatentEBM
 from bpc.ebm.synthesis import Synthetic
-from bpc.ebm.train import AugmentConfig, LearnConfig, State, learn
+from bpc.ebm.train import LearnConfig, State, SyntheticConfig, learn
 
 SHAPE, CLASSES = (1, 4, 4), 3
 
@@ -20,7 +20,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def tiny(*, latent: int = 2, hidden: int = 8, classes: int = CLASSES, seed: int = 0, scale: float = 1.0) -> LatentEBM:
     """A model of 4x4 images; `scale` multiplies the energy's weights, and its biases are not zero."""
-    model = LatentEBM(EBMConfig(latent=latent, hidden=hidden), SHAPE, classes, seed)
+    model = LatentEBM(EBMConfig(latent=latent, hidden=hidden, width=1), SHAPE, classes, seed)
     generator = seeded(seed + 100)
     with torch.no_grad():
         for p in model.energy.parameters():
@@ -88,7 +88,7 @@ def fresh(config=CONFIG, **sizes):
 
 
 def chosen(setting, **more):
-    return AugmentConfig(setting=setting, **{"samples": 40, "threshold": 0.5, "reselect_every": 4, **more})
+    return SyntheticConfig(setting=setting, **{"samples": 40, "threshold": 0.5, "reselect_every": 4, **more})
 
 
 def go(state, data, until, setting=None, seed=0, config=CONFIG, pool=None, **more):
