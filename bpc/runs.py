@@ -42,6 +42,7 @@ __all__ = [
     "device_name",
     "missing_outputs",
     "own_file",
+    "own_picture",
     "peak_memory_bytes",
     "read_run",
     "resolve_device",
@@ -235,6 +236,11 @@ class Run:
             self._own.add(name)
         return self.path / name
 
+    def picture(self, name: str) -> Path:
+        """`file` of a picture, ``.png``, and of the PDF that is written beside it; the path of the PNG."""
+        self.file(Path(name).with_suffix(".pdf").name)
+        return self.file(name)
+
     def own(self, paths: Iterable[Path]) -> None:
         """Put files that were just written into the run's folder on its list."""
         for path in paths:
@@ -335,6 +341,12 @@ def own_file(folder: Path, name: str) -> Path:
         except OSError as error:
             raise explain_os_error(error, folder / OWN_FILES) from error
     return folder / name
+
+
+def own_picture(folder: Path, name: str) -> Path:
+    """`own_file` of a picture, ``.png``, and of the PDF that is written beside it; the path of the PNG."""
+    own_file(folder, Path(name).with_suffix(".pdf").name)
+    return own_file(folder, name)
 
 
 def default_out(*parts: str) -> Path:

@@ -148,6 +148,7 @@ def run_distill(args: Distill) -> Path:
     from bpc.runs import Run, default_out
     from bpc_cli.patience import ask_patience, learning_seconds, smaller_distill
     from bpc_cli.show import show_table
+    from evaluation.compare import method_label
 
     learning = args.learning
     preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
@@ -212,7 +213,7 @@ def run_distill(args: Distill) -> Path:
             _learn(args, setting, run, preset, store, count, initial, training, plan)
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
     if args.evaluate:
-        show_table([out], out / "tables", title=f"{args.divergence} on {dataset.name}")
+        show_table([out], out / "tables", title=f"{method_label(args.divergence)} on {dataset.name}")
     return out / "coreset.safetensors"
 
 

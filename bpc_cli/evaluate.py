@@ -65,6 +65,7 @@ def run_evaluate(args: Evaluate) -> Path:
     from bpc.progress import say
     from bpc.runs import Run, default_out
     from bpc_cli.show import show_table
+    from evaluation.compare import method_label
     from evaluation.evaluate import check_coreset
 
     coresets = [load_coreset(path) for path in args.coreset]
@@ -110,7 +111,7 @@ def run_evaluate(args: Evaluate) -> Path:
             plan.score(setting, run, coresets, args.where, beside_random=beside_random)
             run.record("done", augment=trained_with != AUGMENT_NONE)
     if args.table:
-        show_table([out], out / "tables", title=f"{first.method} on {setting.dataset.name}")
+        show_table([out], out / "tables", title=f"{method_label(first.method)} on {setting.dataset.name}")
     return out / "rows.csv"
 
 

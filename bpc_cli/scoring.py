@@ -103,6 +103,7 @@ class ScoringPlan:
         """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
         from bpc.progress import say
         from bpc.runs import default_out
+        from evaluation.compare import method_label
         from evaluation.exact import ExactConfig
         from evaluation.exact_report import write_page
         from evaluation.exact_score import add_fidelity, score_coresets
@@ -157,7 +158,7 @@ class ScoringPlan:
             )
         if reference is not None:
             add_fidelity(run, reference, common)
-        title = f"{groups[0][0].method} on {dataset.name}"
+        title = f"{method_label(groups[0][0].method)} on {dataset.name}"
         run.own(write_page(run.path, reference, title=title, inputs=common))
 
     def _shifted(self, setting: Setting, place: PlaceFlags) -> CorruptedCifar10 | GeneratedCorruptions:

@@ -164,5 +164,5 @@ def experts_for(
                 for expert, record in zip(step.experts, step.records, strict=True):
                     run.log(expert=expert, epoch=step.epoch, **record, seconds=round(run.seconds, 3))
         run.record("done", num_experts=count, epochs=epochs)
-        plot_learning_curves(pd.DataFrame(store.curves()), run.file("learning_curves.png"))
+        plot_learning_curves(pd.DataFrame(store.curves()), run.picture("learning_curves.png"))
     return store, count

@@ -85,19 +85,15 @@ def write_figures(paths: Iterable[Path], folder: Path) -> list[Path]:
         for label, coreset in zip(methods, firsts, strict=True):
             slug = label.lower().replace(" (+aug)", "-aug").replace(" ", "-")
             target = folder / f"coreset-{name}-{slug}.png"
-            plot_coreset_grid(coreset, target, class_names=coreset.provenance.get("class_names"))
-            written.append(target)
+            written += plot_coreset_grid(coreset, target, class_names=coreset.provenance.get("class_names"))
         if len(methods) > 1:
             target = folder / f"coresets-{name}.png"
-            plot_coresets_side_by_side(firsts, target, titles=list(methods))
-            written.append(target)
+            written += plot_coresets_side_by_side(firsts, target, titles=list(methods))
         if firsts[0].points.shape[-1] == firsts[0].points.shape[-2]:
             target = folder / f"fourier-{name}.png"
             images = {label: torch.cat([c.images for c in coresets]) for label, coresets in methods.items()}
-            plot_fourier_diagonal(images, target)
-            written.append(target)
+            written += plot_fourier_diagonal(images, target)
     for (dataset, ipc, sampler, protocol), sums in find_predictives(paths).items():
         target = folder / f"reliability-{dataset}-ipc{ipc}-{sampler}-{protocol}.png"
-        plot_reliability(sums, target)
-        written.append(target)
+        written += plot_reliability(sums, target)
     return written

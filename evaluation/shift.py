@@ -175,8 +175,7 @@ def write_shift(rows: pd.DataFrame, folder: Path | str) -> list[Path]:
         names = [re.sub(r"[^\w.]+", "_", f"{name}") for name in (*place, f"ipc{ipc}")]
         differs = [len(set(values)) > 1 for values in zip(*((*p, i) for p, i, _ in radars), strict=True)]
         stem = "-".join(["corruptions", *(name for name, shown in zip(names, differs, strict=True) if shown)])
-        paths.append(Path(folder) / f"{stem}.png")
-        plot_radar(part, paths[-1])
+        paths += plot_radar(part, Path(folder) / f"{stem}.png")
     return paths
 
 

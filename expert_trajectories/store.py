@@ -102,7 +102,7 @@ class TrajectoryStore:
     def files_in(path: Path) -> tuple[str, ...]:
         """Names in `path` that are a store's own."""
         own = (p.name for p in path.glob("expert_*") if re.fullmatch(r"expert_\d{4,}\.(f32|jsonl)", p.name))
-        return ("store.json", *own, "learning_curves.png")
+        return ("store.json", *own, "learning_curves.png", "learning_curves.pdf")
 
     @property
     def num_experts(self) -> int:

@@ -111,8 +111,8 @@ def test_new_methods_are_learned_scored_and_compared(registries, tmp_path, capsy
     assert "Shrinking (+Aug)" in table  # it is learned, so augmentation makes another method of it
     assert "The last ones" in table
     assert len(list((tmp_path / "comparison").glob("*.png"))) >= 2
-    assert style_of("shrink", []) == ("#123456", "h", "Shrinking")
-    assert style_of("The last ones", []) == ("#654321", "H", "The last ones")
+    assert style_of("shrink", [])[:3] == ("#123456", "h", "Shrinking")
+    assert style_of("The last ones", [])[:3] == ("#654321", "H", "The last ones")
 
 
 def test_a_killed_run_of_a_new_divergence_goes_on(registries, tmp_path, digits):

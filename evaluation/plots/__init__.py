@@ -1,9 +1,7 @@
-"""Figures as PNG or PDF files, each on its own canvas: no global state of matplotlib is changed."""
+"""Figures as PNG and PDF files, each on its own canvas: matplotlib's global state is as it was."""
 
-from evaluation.plots.calibration import plot_entropy, plot_reliability, plot_risk_coverage
-from evaluation.plots.chains import plot_energy, plot_ranks, plot_traces
+from evaluation.plots.calibration import plot_reliability
 from evaluation.plots.comparison import plot_comparison
-from evaluation.plots.fidelity import plot_fidelity
 from evaluation.plots.images import (
     fourier_log_amplitude,
     plot_coreset_grid,
@@ -20,15 +18,9 @@ __all__ = [
     "plot_coreset_grid",
     "plot_coresets_side_by_side",
     "plot_distill_curve",
-    "plot_energy",
-    "plot_entropy",
-    "plot_fidelity",
     "plot_fourier_diagonal",
     "plot_learning_curves",
     "plot_page",
     "plot_radar",
-    "plot_ranks",
     "plot_reliability",
-    "plot_risk_coverage",
-    "plot_traces",
 ]

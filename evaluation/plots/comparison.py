@@ -27,7 +27,7 @@ def plot_comparison(summary: pd.DataFrame, path: Path | str, *, metrics: Sequenc
         summary: from `compare.summarise`. One figure shows one dataset, network, sampler and protocol; with
             several of them each has its own file, its name lengthened by what differs
             (``comparison-hmc-exact.png``).
-        path: PNG.
+        path: PNG; a PDF is written beside it.
         metrics: one row of panels each; accuracy and NLL otherwise (`nll_kim2022` where there is one, because
             only that has a published counterpart). Columns are sizes.
 
@@ -39,15 +39,14 @@ def plot_comparison(summary: pd.DataFrame, path: Path | str, *, metrics: Sequenc
     if not parts:
         raise DataError("Nothing to plot: the summary has no rows.")
     differing = [len(set(values)) > 1 for values in zip(*(key for key, _ in parts), strict=True)]
-    written = []
+    written: list[Path] = []
     for key, part in parts:
         names = [re.sub(r"[^\w.]+", "_", name) for name, differs in zip(key, differing, strict=True) if differs]
-        written.append(path.with_name("-".join([path.stem, *names]) + path.suffix))
-        _comparison_figure(key, part, written[-1], metrics)
+        written += _comparison_figure(key, part, path.with_name("-".join([path.stem, *names]) + path.suffix), metrics)
     return written
 
 
-def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: Sequence[str] | None) -> None:
+def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: Sequence[str] | None) -> list[Path]:
     there = set(part["metric"])
     if metrics is None:
         metrics = [m for m in ("accuracy", "nll_kim2022" if "nll_kim2022" in there else "nll") if m in there]
@@ -88,7 +87,7 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
         handles += all_axes[0].plot([], [], ":", color="black", label=METHODS.get("full").label)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
     figure.suptitle(f"{key.dataset}, {key.architecture}\n{key.sampler}, protocol {key.protocol}", fontsize=FONT)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _comparison_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from evaluation.fidelity import Fidelity
-from evaluation.plots.base import GREY, SMALL, new_figure, require, save, style_of
+from evaluation.plots.base import GREY, SMALL, style_of
 
-__all__ = ["plot_fidelity"]
+__all__ = ["draw_fidelity"]
 
 _LABELS = {
     "agreement": "agreement (fraction) →",
@@ -22,26 +21,18 @@ _LABELS = {
 }
 
 
-def plot_fidelity(measures: Mapping[str, Fidelity], path: Path | str, *, ceiling: Fidelity | None = None) -> None:
+def draw_fidelity(all_axes: Sequence[Axes], measures: Mapping[str, Fidelity], ceiling: Fidelity | None) -> None:
     """A bar for each method and measure: mean over chains or seeds, each of them as a dot.
 
     Args:
+        all_axes: four panels, two in a row, that share their methods.
         measures: label to `evaluation.fidelity.Fidelity`, fields () or (k,).
-        path: PNG or PDF.
         ceiling: the same for two independent runs of the reference, drawn as a line: nothing can be told to be nearer.
     """
-    require(measures, "fidelity measures")
-    figure, all_axes = new_figure(7.2, 0.62 * len(measures) + 2.4, 2, 2, sharey=True)
-    draw_fidelity(all_axes, measures, ceiling)
-    save(figure, path)
-
-
-def draw_fidelity(all_axes: Sequence[Axes], measures: Mapping[str, Fidelity], ceiling: Fidelity | None) -> None:
-    """Four panels, two in a row, that share their methods."""
     labels = list(measures)
     for place, (axes, field) in enumerate(zip(all_axes, Fidelity._fields, strict=True)):
         for row, label in enumerate(labels):
-            color, _, _ = style_of(label, labels)
+            color = style_of(label, labels).color
             values = _values(getattr(measures[label], field))
             if not len(values):
                 axes.text(
@@ -60,7 +51,7 @@ def draw_fidelity(all_axes: Sequence[Axes], measures: Mapping[str, Fidelity], ce
         else:
             axes.set_xlim(left=0)
         axes.set_xlabel(_LABELS[field], fontsize=SMALL)
-        axes.set_yticks(range(len(labels)), [style_of(label, labels)[2] for label in labels], fontsize=SMALL)
+        axes.set_yticks(range(len(labels)), [style_of(label, labels).name for label in labels], fontsize=SMALL)
         axes.tick_params(labelleft=place % 2 == 0)
         axes.set_ylim(len(labels) - 0.5, -0.5)  # the first method on top
     if all_axes[1].get_legend_handles_labels()[0]:

@@ -15,9 +15,13 @@ from torch import Tensor
 from bpc.coreset import Pseudocoreset
 from bpc.errors import ConfigError
 from evaluation.compare import method_label
-from evaluation.plots.base import FONT, SMALL, new_figure, require, save, style_of
+from evaluation.plots.base import FONT, SMALL, legend_below, new_figure, require, save, style_of
 
 __all__ = ["fourier_log_amplitude", "plot_coreset_grid", "plot_coresets_side_by_side", "plot_fourier_diagonal"]
+
+
+MOST_ABREAST = 4  # coresets in a row
+GRID_WIDTH = 9.0  # inches
 
 
 def plot_coreset_grid(
@@ -26,12 +30,12 @@ def plot_coreset_grid(
     *,
     class_names: Sequence[str] | None = None,
     max_ipc: int = 10,
-) -> None:
+) -> list[Path]:
     """The images of a coreset, one row a class (Kim et al., 2022, Figure 8).
 
     Args:
         coreset: shown as pixels in [0, 1].
-        path: PNG.
+        path: PNG; a PDF is written beside it.
         class_names: one a class; the number of the class otherwise.
         max_ipc: images shown of each class.
     """
@@ -52,7 +56,7 @@ def plot_coreset_grid(
     _show(axes, mosaic)
     axes.set_yticks([row * pitch + size / 2 for row in range(len(rows))], [names[c] for c in kept], fontsize=SMALL)
     figure.suptitle(title, fontsize=FONT)
-    save(figure, path)
+    return save(figure, path)
 
 
 def plot_coresets_side_by_side(
@@ -61,12 +65,12 @@ def plot_coresets_side_by_side(
     *,
     per_class: int = 1,
     titles: Sequence[str] | None = None,
-) -> None:
-    """Several coresets beside one another (Kim et al., 2022, Figure 1).
+) -> list[Path]:
+    """Several coresets beside one another, at most four to a row (Kim et al., 2022, Figure 1).
 
     Args:
         coresets: one panel each, in this order.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
         per_class: images of each class; 1 folds the classes into a block, more give one row a class.
         titles: of the panels; method and ipc otherwise.
     """
@@ -80,22 +84,25 @@ def plot_coresets_side_by_side(
             columns = math.ceil(math.sqrt(2 * len(flat)))  # about twice as wide as high
             rows = [flat[start : start + columns] for start in range(0, len(flat), columns)]
         panels.append(rows)
-    widths = [max(map(len, rows)) for rows in panels]
-    cell = 0.45
-    figure, all_axes = new_figure(
-        max(cell * sum(widths) + 0.3 * len(panels), 1.3 * len(panels)),
-        cell * max(map(len, panels)) + 0.4,
-        1,
-        len(panels),
-        width_ratios=[max(w, 2) for w in widths],
-    )
-    for place, (coreset, rows, axes) in enumerate(zip(coresets, panels, all_axes, strict=True)):
-        _show(axes, _mosaic(coreset.images, rows, widths[place])[0])
+    lines = math.ceil(len(panels) / MOST_ABREAST)
+    abreast = math.ceil(len(panels) / lines)
+    widest = max(len(row) for rows in panels for row in rows)
+    tallest = max(map(len, panels))
+    # a page is no wider than a text is: there the letters can be read
+    cell = min(0.45, (GRID_WIDTH / abreast - 0.15) / widest)
+    width, height = max(cell * widest + 0.15, 1.5), cell * tallest + 0.35
+    figure, all_axes = new_figure(width * abreast, height * lines, lines, abreast, wspace=0.06)
+    for place, axes in enumerate(all_axes):
+        if place >= len(panels):
+            axes.remove()
+            continue
+        coreset = coresets[place]
+        _show(axes, _mosaic(coreset.images, panels[place], max(map(len, panels[place])))[0])
         axes.set_yticks([])
         axes.set_anchor("N")
         title = titles[place] if titles is not None else f"{method_label(coreset.method)}, {coreset.ipc} ipc"
         axes.set_title(title, fontsize=FONT)
-    save(figure, path)
+    return save(figure, path)
 
 
 def fourier_log_amplitude(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,23 +132,32 @@ def fourier_log_amplitude(images: Tensor) -> tuple[Tensor, Tensor]:
     return 2.0 * steps.double() / size, diagonal - diagonal[0]
 
 
-def plot_fourier_diagonal(images: Mapping[str, Tensor], path: Path | str) -> None:
+def plot_fourier_diagonal(images: Mapping[str, Tensor], path: Path | str) -> list[Path]:
     """Noise of images by frequency (Kim et al., 2022, Figure 2), see `fourier_log_amplitude`.
 
     Args:
         images: label (a method's name gets its colour) to (m, c, h, h).
-        path: PNG.
+        path: PNG; a PDF is written beside it.
     """
     require(images, "images")
-    figure, (axes,) = new_figure(5.2, 3.6, 1, 1)
+    figure, (axes,) = new_figure(5.6, 3.6 + 0.2 * math.ceil(len(images) / 4), 1, 1)
     for label, batch in images.items():
-        color, marker, name = style_of(label, list(images))
+        look = style_of(label, list(images))
         frequency, log_amplitude = fourier_log_amplitude(batch)
-        axes.plot(frequency, log_amplitude, color=color, marker=marker, markersize=4, linewidth=1.6, label=name)
+        axes.plot(
+            frequency,
+            log_amplitude,
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.line,
+            markersize=4,
+            linewidth=1.6,
+            label=look.name,
+        )
     axes.set_xlabel("frequency (units of π)", fontsize=FONT)
     axes.set_ylabel("Δ log amplitude (nats)", fontsize=FONT)
-    axes.legend(fontsize=SMALL, frameon=False)
-    save(figure, path)
+    legend_below(figure, axes, 4)
+    return save(figure, path)
 
 
 def _by_class(coreset: Pseudocoreset, most: int) -> tuple[list[list[int]], list[int]]:

@@ -46,7 +46,7 @@ def plot_page(
     A part whose mapping is empty is left white; only `probs` must have something.
 
     Args:
-        path: its suffix is replaced: a PNG and a PDF are written.
+        path: PNG; a PDF is written beside it.
         probs: method (a name in `bpc.methods.METHODS` gets its colour) to the predictive (*lead, n, y) on the test set.
         labels: (n,) int64.
         corrupted: method to the predictive on corrupted images, (*lead, n', y).
@@ -87,7 +87,7 @@ def plot_page(
         _head(upper[1], "(b) fidelity to the reference")
 
     shown = [name for name in probs if name != reference] or list(probs)
-    columns = min(len(shown), 3)
+    columns = math.ceil(len(shown) / math.ceil(len(shown) / 3))
     panels = middle[0].subplots(math.ceil(len(shown) / columns), columns, sharex=True, sharey=True, squeeze=False)
     draw_entropy([plain(a) for a in panels.flat], shown, probs, corrupted, reference, columns)
     legend_below(middle[0], panels.flat[0], 4, _TINY)
@@ -105,17 +105,15 @@ def plot_page(
         _page_traces(bands[3], log_density, energy)
     if title:
         figure.suptitle(title, fontsize=FONT)
-    files = [Path(path).with_suffix(suffix) for suffix in (".png", ".pdf")]
-    for file in files:
-        save(figure, file)
-    return files
+    return save(figure, path)
 
 
 def _page_ranks(band: SubFigure, log_density: Mapping[str, npt.ArrayLike]) -> None:
     row = band.subplots(1, len(log_density), squeeze=False)[0]
     for axes, (name, chains) in zip(row, log_density.items(), strict=True):
-        draw_ranks(plain(axes), chains)
-        axes.set_title(style_of(name, list(log_density))[2], fontsize=SMALL, pad=3)
+        look = style_of(name, list(log_density))
+        draw_ranks(plain(axes), chains, look.color)
+        axes.set_title(look.name, fontsize=SMALL, pad=3)
         axes.set_xlabel("rank of log density", fontsize=SMALL)
     row[0].set_ylabel("chain", fontsize=SMALL)
     _head(band, "(e) ranks by chain")
@@ -133,13 +131,13 @@ def _page_traces(
                 axes.text(0.5, 0.5, "no energy", transform=axes.transAxes, fontsize=SMALL, ha="center")
                 axes.set_axis_off()
                 continue
-            draw_trace(plain(axes), chains[name])
+            draw_trace(plain(axes), chains[name], style_of(name, list(log_density)).color)
             axes.tick_params(labelbottom=last or name not in energy)
             if last or name not in energy:
                 axes.set_xlabel("draw", fontsize=SMALL)
         line[0].set_ylabel(label, fontsize=SMALL)
     for axes, name in zip(grid[0], log_density, strict=True):
-        axes.set_title(style_of(name, list(log_density))[2], fontsize=SMALL, pad=3)
+        axes.set_title(style_of(name, list(log_density)).name, fontsize=SMALL, pad=3)
     _head(band, "(f) traces")
 
 

@@ -20,13 +20,13 @@ __all__ = ["plot_radar"]
 _TITLES = {"accuracy": "Accuracy (fraction) ↑", "nll": "NLL (nats) ↓", "ece": "ECE (fraction) ↓"}
 
 
-def plot_radar(table: pd.DataFrame, path: Path | str, *, metrics: tuple[str, ...] = ("accuracy", "nll")) -> None:
+def plot_radar(table: pd.DataFrame, path: Path | str, *, metrics: tuple[str, ...] = ("accuracy", "nll")) -> list[Path]:
     """One axis a corruption, one polygon a method, a panel each for accuracy and NLL; the mean over severities and seeds.
 
     Args:
         table: from `evaluation.shift.corruption_table`, of one dataset, network, size, sampler and protocol (the full data,
             which have no size, may stand beside).
-        path: PNG or PDF.
+        path: PNG; a PDF is written beside it.
         metrics: one panel each.
     """
     table = table[table["metric"].isin(metrics)]
@@ -60,23 +60,22 @@ def plot_radar(table: pd.DataFrame, path: Path | str, *, metrics: tuple[str, ...
             name = names[(method, augment)]
             mine = part[(part["method"] == method) & (part["augment"] == augment)].set_index("corruption")["mean"]
             values = mine.reindex(corruptions).to_numpy(dtype=float)
-            color, marker, _ = style_of(name, list(names.values()))
-            style = "--" if augment else "-"
+            look = style_of(name, list(names.values()))
             closed = [*range(len(angles)), 0]  # back to the first corner
             axes.plot(
                 angles[closed],
                 values[closed],
-                color=color,
-                marker=marker,
+                color=look.color,
+                marker=look.marker,
                 ms=4,
                 linewidth=1.5,
-                linestyle=style,
+                linestyle=look.line,
                 label=name,
             )
         axes.set_theta_zero_location("N")
         axes.set_theta_direction(-1)
         axes.set_xticks(angles, [name.replace("_", "\n") for name in corruptions], fontsize=SMALL - 1)
-        axes.tick_params(axis="x", pad=9)
+        axes.tick_params(axis="x", pad=14)
         axes.tick_params(axis="y", labelsize=SMALL - 2, labelcolor=GREY)
         axes.grid(color="#DDDDDD", linewidth=0.7)
         axes.spines["polar"].set_color("#BBBBBB")
@@ -93,4 +92,4 @@ def plot_radar(table: pd.DataFrame, path: Path | str, *, metrics: tuple[str, ...
     first = table.iloc[0]
     size = f", {sized['ipc'].iloc[0]} ipc" if len(sized) else ""
     figure.suptitle(f"{first['dataset']}{size}, {first['sampler']}, protocol {first['protocol']}", fontsize=FONT)
-    save(figure, path)
+    return save(figure, path)

@@ -6,21 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 
 from bpc.errors import DataError
-from evaluation.plots.base import FONT, SMALL, new_figure, require_columns, save
+from evaluation.compare import method_label
+from evaluation.plots.base import FONT, draw_curve, legend_below, new_figure, require_columns, save, whole_ticks
 
 __all__ = ["plot_distill_curve", "plot_learning_curves"]
 
+# what is descended, and its unit; the squared distance to the expert's end is a fraction of the expert's own way
+OBJECTIVES = {
+    "fkl": ("surrogate of the forward KL", "nats"),
+    "rkl": ("reverse KL", "nats"),
+    "wasserstein": ("squared distance", "relative"),
+}
 
-def plot_learning_curves(log: pd.DataFrame, path: Path | str) -> None:
+
+def plot_learning_curves(log: pd.DataFrame, path: Path | str) -> list[Path]:
     """Loss and accuracy of experts by epoch: a thin line each and their mean.
 
     Args:
         log: columns expert, epoch, and any of train_loss, test_loss (nats), train_accuracy, test_accuracy
             (fractions).
-        path: PNG.
+        path: PNG; a PDF is written beside it.
     """
     require_columns(log, ["expert", "epoch"], "learning curves")
     panels = [
@@ -34,53 +41,53 @@ def plot_learning_curves(log: pd.DataFrame, path: Path | str) -> None:
     experts = log["expert"].nunique()
     for axes, (label, names) in zip(all_axes, panels, strict=True):
         for name in names:
-            color = "#0072B2" if name.startswith("train") else "#D55E00"
-            style = "-" if name.startswith("train") else "--"
+            color, style = ("#0072B2", "-") if name.startswith("train") else ("#D55E00", "--")
             if experts > 1:
                 for _, curve in log.groupby("expert"):
                     axes.plot(curve["epoch"], curve[name], color=color, linewidth=0.6, alpha=0.3)
             mean = log.groupby("epoch")[name].mean()
-            marker = "o" if len(mean) <= 30 else ""
-            axes.plot(
-                mean.index,
-                mean,
-                color=color,
-                linestyle=style,
-                marker=marker,
-                ms=3,
-                linewidth=2,
-                label=name.split("_")[0],
-            )
+            what = {"train": "training images", "test": "test images"}[name.split("_")[0]]
+            draw_curve(axes, mean.index, mean, color=color, linestyle=style, linewidth=2, label=what)
         axes.set_xlabel("epoch", fontsize=FONT)
         axes.set_ylabel(label, fontsize=FONT)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=SMALL, frameon=False, title=f"mean of {experts} experts" if experts > 1 else None)
-    save(figure, path)
+        whole_ticks(axes, log["epoch"])
+    if experts > 1:
+        figure.suptitle(f"mean of {experts} experts; thin lines: each of them", fontsize=FONT)
+    legend_below(figure, all_axes[0], 2)
+    return save(figure, path)
 
 
-def plot_distill_curve(log: pd.DataFrame, path: Path | str) -> None:
+def plot_distill_curve(log: pd.DataFrame, path: Path | str, *, method: str = "") -> list[Path]:
     """Value and gradient norm by step of a distillation; no panel for a value always nan (reverse KL).
 
     Args:
         log: columns step, value, grad_norm.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
+        method: the divergence, whose name and unit the axes carry.
     """
     require_columns(log, ["step", "value", "grad_norm"], "a distillation curve")
-    labels = {"value": "value of the objective", "grad_norm": "norm of the gradient"}
+    value, unit = OBJECTIVES.get(method, ("objective", "its own unit"))
+    # points are standardised, so that a gradient by them has the objective's unit
+    labels = {"value": f"{value} ({unit})", "grad_norm": f"norm of the gradient ({unit})"}
     shown = [name for name in labels if np.isfinite(log[name].to_numpy(dtype=float)).any()]
     if not shown:
         raise DataError("A distillation curve needs a finite value or grad_norm; got none.")
     figure, all_axes = new_figure(4.4 * len(shown), 3.2, 1, len(shown))
+    window = max(len(log) // 50, 1)
     for axes, name in zip(all_axes, shown, strict=True):
         values = log[name].to_numpy(dtype=float)
-        window = max(len(values) // 50, 1)
-        axes.plot(log["step"], values, color="#0072B2", linewidth=0.7, alpha=0.4 if window > 1 else 1.0)
+        thin = {"linewidth": 0.7, "alpha": 0.4} if window > 1 else {"linewidth": 1.0}
+        draw_curve(axes, log["step"], values, color="#0072B2", label="each step", **thin)
         if window > 1:
             smooth = log[name].rolling(window, center=True, min_periods=1).median()
             axes.plot(log["step"], smooth, color="#0072B2", linewidth=2, label=f"median of {window} steps")
-            axes.legend(fontsize=SMALL, frameon=False)
         if name == "grad_norm" and np.nanmax(values) > 10 * np.nanmin(values) > 0:
             axes.set_yscale("log")
         axes.set_xlabel("step", fontsize=FONT)
         axes.set_ylabel(labels[name], fontsize=FONT)
-    save(figure, path)
+        whole_ticks(axes, log["step"], 6)
+    if method:
+        figure.suptitle(method_label(method), fontsize=FONT)
+    if window > 1:
+        legend_below(figure, all_axes[0], 2)
+    return save(figure, path)

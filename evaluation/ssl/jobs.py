@@ -13,11 +13,11 @@ from bpc.ebm.synthesis import synthesise
 from bpc.errors import ConfigError
 from bpc.files import save_tensors
 from bpc.progress import progress, say
-from bpc.runs import device_name, own_file, read_run
+from bpc.runs import device_name, own_file, own_picture, read_run
 from bpc.seeding import make_generator
 from evaluation.metrics import compute, empty_sums, update
 from evaluation.rows import Row, RowWriter, metrics_of
-from evaluation.ssl.pictures import plot_entropies, plot_learning, plot_sheets
+from evaluation.ssl.pictures import NAMES, plot_entropies, plot_learning, plot_sheets
 
 __all__ = ["draw_learning", "evaluate_job", "synthesise_job"]
 
@@ -26,13 +26,13 @@ SCORES = ("accuracy", "nll", "ece", "brier")
 
 def _title(settings: SslSettings) -> str:
     size = f", L = {settings.augment.samples:,}" if settings.augment.samples else ""
-    return f"{settings.dataset}, {settings.labelled} labels, {settings.augment.setting}{size}"
+    return f"{settings.dataset}, {settings.labelled} labels, {NAMES[settings.augment.setting]}{size}"
 
 
 def draw_learning(path: Path) -> None:
     """The losses by iteration, from a trained model's log."""
     settings = SslSettings.from_record(read_run(path)["config"])
-    plot_learning(path / "log.jsonl", own_file(path, "learning.png"), title=_title(settings))
+    plot_learning(path / "log.jsonl", own_picture(path, "learning.png"), title=_title(settings))
 
 
 def evaluate_job(path: Path, *, data_root: Path | None, device: torch.device, draws: int) -> Path:

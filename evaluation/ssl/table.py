@@ -15,16 +15,12 @@ from bpc.files import own_content, write_text
 from bpc.runs import read_run
 from evaluation.moments import Moments, moments
 from evaluation.rows import read_rows
-from evaluation.ssl.pictures import plot_accuracy
+from evaluation.ssl.pictures import NAMES, plot_accuracy
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown, unique_clauses
 from evaluation.variants import differences
 
 __all__ = ["compare", "published"]
 
-NAMES = {
-    "baseline": "Baseline", "unfiltered": "Unfiltered", "entropy": "H", "entropy-random": "H & random",
-    "entropy-craig": "H & CRAIG", "entropy-adacore": "H & AdaCore", "entropy-craig-pl": "H & CRAIG & PL",
-}  # fmt: skip
 _SETTING = Column(name="Setting", key=True, left=True)
 _SPREAD = "Mean ± standard deviation over seeds."
 

@@ -7,52 +7,23 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
-from bpc.files import write_atomic
+from bpc.methods import METHODS
+from evaluation.plots.base import FONT, SMALL, legend_below, new_figure, save
 from evaluation.studies.tables import NAMES
 
-__all__ = ["STYLES", "canvas", "draw_spread", "plot_gaussian_sizes", "plot_gaussian_steps", "save"]
+__all__ = ["STYLES", "draw_spread", "log_axis", "plot_gaussian_sizes", "plot_gaussian_steps", "tighten"]
 
-# the colours and markers that these methods have in every figure of the project (Okabe and Ito)
-STYLES = {
-    "random": ("#7F7F7F", "o"),
-    "rkl": ("#009E73", "D"),
-    "wasserstein": ("#E69F00", "s"),
-    "fkl": ("#0072B2", "p"),
-    "rkl-exact": ("#CC79A7", "v"),
-}
-FONT, SMALL = 10.0, 9.0
+# a method looks as in every figure of the project; the exact gradient is a darker reverse KL
+STYLES = {**{method.name: (method.colour, method.marker) for method in METHODS}, "rkl-exact": ("#00513B", "d")}
 FLOOR: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2, "zorder": 3}
 NOTHING, LEAST = 1e-12, 1e-5  # zero up to rounding; where a logarithmic axis ends
 TITLES = {
     "reverse_kl": (r"reverse KL($\pi_u$ ‖ $\pi_x$)", "nats"),
-    "w2_squared": (r"squared Wasserstein distance $W_2^2$", "θ²"),
+    "w2_squared": (r"squared Wasserstein distance $W_2^2$", "units of θ²"),
     "forward_kl": (r"forward KL($\pi_x$ ‖ $\pi_u$)", "nats"),
 }
-
-
-def canvas(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure (inches) and its axes, row by row."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [axes for line in figure.subplots(rows, columns, squeeze=False, **options) for axes in line]
-    for one in axes:
-        one.tick_params(labelsize=SMALL)
-        one.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save(figure: Figure, path: Path | str) -> None:
-    """Write a PNG; the same picture is the same bytes, so without a version in it."""
-    write_atomic(path, lambda stream: figure.savefig(stream, format="png", dpi=150, metadata={"Software": None}))
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """One legend for all panels, under them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False)
 
 
 def draw_spread(
@@ -73,30 +44,33 @@ def draw_spread(
     axes.plot(mean.index + shift, mean, color=color, **options)
 
 
-def plot_gaussian_steps(rows: pd.DataFrame, path: Path | str) -> None:
+def plot_gaussian_steps(rows: pd.DataFrame, path: Path | str) -> list[Path]:
     """Figure 6: each divergence by step, a colour for what was minimised; below, if weights are fixed, what exceeds the floor.
 
     Args:
         rows: of one size and kind of weights: method, repeat, steps, the divergences and their floors.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
     """
     fixed = float(rows["floor_reverse_kl"].iloc[0]) > NOTHING
-    figure, all_axes = canvas(10.0, 5.8 if fixed else 3.4, 2 if fixed else 1, 3, sharex=True)
+    figure, all_axes = new_figure(10.0, 5.8 if fixed else 3.4, 2 if fixed else 1, 3, sharex=True)
     size, repeats = rows["size"].iloc[0], rows["repeat"].nunique()
     for column, (name, (title, unit)) in enumerate(TITLES.items()):
         top = all_axes[column]
-        _draw_steps(top, rows, name, unit)
+        _draw_steps(top, rows, name, f"divergence ({unit})")
         top.set_title(title, fontsize=FONT)
         if fixed:
             floor = rows[f"floor_{name}"].iloc[0]
-            top.axhline(floor, label=f"floor of weight 1 a point (M = {size})", **FLOOR)
+            top.axhline(floor, label=f"least possible with weight 1 per point (M = {size})", **FLOOR)
             _draw_steps(
-                all_axes[column + 3], rows.assign(**{name: rows[name] - floor}), name, f"above the floor ({unit})"
+                all_axes[column + 3],
+                rows.assign(**{name: rows[name] - floor}),
+                name,
+                f"above the least possible ({unit})",
             )
         all_axes[-3 + column].set_xlabel("training step", fontsize=SMALL)
     legend_below(figure, all_axes[0], 4)
     figure.suptitle(f"M = {size}; mean and range over {repeats} data set{'s' if repeats > 1 else ''}", fontsize=SMALL)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _draw_steps(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
@@ -104,19 +78,19 @@ def _draw_steps(axes: Axes, rows: pd.DataFrame, name: str, label: str) -> None:
     for place, (method, part) in enumerate(rows.groupby("method", sort=False)):
         line: dict[str, Any] = {"marker": "", "linestyle": ("-", "--", "-.")[place % 3], "linewidth": 1.8}
         draw_spread(axes, part.assign(**{name: part[name].clip(lower=NOTHING)}), "steps", name, str(method), **line)
-    axes.set_yscale("log")
+    log_axis(axes)
     axes.set_ylabel(label, fontsize=SMALL)
     tighten(axes, rows[name], LEAST)
 
 
-def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> None:
+def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> list[Path]:
     """Figure 7: each divergence at the end of learning by size, a colour for what was minimised.
 
     Args:
         table: of one kind of weights: method, repeat, size, the divergences and their floors.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
     """
-    figure, all_axes = canvas(10.0, 3.7, 1, 3)
+    figure, all_axes = new_figure(10.0, 3.7, 1, 3)
     repeats, clipped = table["repeat"].nunique(), False
     for axes, (name, (title, unit)) in zip(all_axes, TITLES.items(), strict=True):
         clipped |= bool((table[name] < LEAST).any())
@@ -125,17 +99,24 @@ def plot_gaussian_sizes(table: pd.DataFrame, path: Path | str) -> None:
             draw_spread(axes, shown, "size", name, str(method), shift=1.2 * (place - 1), linewidth=1.2)
         floor = table.groupby("size")[f"floor_{name}"].first()
         if float(floor.max()) > NOTHING:
-            axes.plot(floor.clip(lower=LEAST), label="floor of weight 1 a point", **FLOOR)
-        axes.set_yscale("log")
+            axes.plot(floor.clip(lower=LEAST), label="least possible with weight 1 per point", **FLOOR)
+        log_axis(axes)
         axes.set_xticks(sorted(table["size"].unique()))
         axes.set_title(title, fontsize=FONT)
-        axes.set_ylabel(unit, fontsize=SMALL)
+        axes.set_ylabel(f"divergence ({unit})", fontsize=SMALL)
         axes.set_xlabel("coreset size M", fontsize=SMALL)
     legend_below(figure, all_axes[0], 5)
     # zero has no place on a logarithmic axis, and rounding errors deserve no decades of it
     note = "; what is less than $10^{-5}$ is drawn there" if clipped else ""
     figure.suptitle(f"mean and range over {repeats} data set{'s' if repeats > 1 else ''}{note}", fontsize=SMALL)
-    save(figure, path)
+    return save(figure, path)
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic y with powers of ten as numbers, and a few between them where it spans no more than one."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10.0, numticks=7))
+    axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1.0, 0.4)))
 
 
 def tighten(axes: Axes, values: pd.Series, least: float) -> None:

@@ -13,18 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from evaluation.studies.figures import (
-    FLOOR,
-    FONT,
-    LEAST,
-    SMALL,
-    STYLES,
-    canvas,
-    draw_spread,
-    legend_below,
-    save,
-    tighten,
-)
+from evaluation.plots.base import FONT, SMALL, legend_below, new_figure, save
+from evaluation.studies.figures import FLOOR, LEAST, STYLES, draw_spread, log_axis, tighten
 from evaluation.studies.tables import NAMES
 
 __all__ = ["OnGrid", "contour_levels", "plot_contours", "plot_regression"]
@@ -43,17 +33,17 @@ class OnGrid(NamedTuple):
 
 def plot_regression(
     table: pd.DataFrame, along: pd.DataFrame, path: Path | str, *, columns: Mapping[str, str], parameters: int
-) -> None:
+) -> list[Path]:
     """Each divergence by size, and the first of them by step.
 
     Args:
         table: method, repeat, size and the divergences, with ``floor_<divergence>`` where there is one.
         along: the same by steps, of what is learned.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
         columns: the divergences' columns and what to call them; all in nats.
         parameters: p, marked on the axis of sizes.
     """
-    figure, all_axes = canvas(3.4 * (len(columns) + 1), 3.8, 1, len(columns) + 1)
+    figure, all_axes = new_figure(3.4 * (len(columns) + 1), 3.8, 1, len(columns) + 1)
     sizes = sorted(table["size"].unique())
     for axes, (name, title) in zip(all_axes, columns.items(), strict=False):
         for method, part in table.groupby("method", sort=False):
@@ -66,10 +56,10 @@ def plot_regression(
             parameters, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0, label=f"p = {parameters} parameters"
         )
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        log_axis(axes)
         label_sizes(axes, sizes)
         axes.set_title(title, fontsize=FONT)
-        axes.set_ylabel("nats", fontsize=SMALL)
+        axes.set_ylabel("divergence (nats)", fontsize=SMALL)
         axes.set_xlabel("coreset size M", fontsize=SMALL)
         tighten(axes, table[name], LEAST)
     legend_below(figure, all_axes[0], 5)
@@ -81,9 +71,9 @@ def plot_regression(
         color = SIZE_COLORS[place % len(SIZE_COLORS)]
         last.fill_between(grouped.mean().index, grouped.min(), grouped.max(), color=color, alpha=0.15, linewidth=0)
         last.plot(grouped.mean(), color=color, linewidth=1.6, label=f"M = {size}")
-    last.set_yscale("log")
+    log_axis(last)
     last.set_title(f"{title}, BPC-rKL", fontsize=FONT)
-    last.set_ylabel("nats", fontsize=SMALL)
+    last.set_ylabel("divergence (nats)", fontsize=SMALL)
     last.set_xlabel("training step", fontsize=SMALL)
     last.legend(fontsize=SMALL - 1, frameon=False, loc="upper right", ncols=2, columnspacing=1.0)
     tighten(last, along[name], LEAST)
@@ -92,7 +82,7 @@ def plot_regression(
     last.set_ylim(low, high * (high / low) ** 0.25)
     repeats = table["repeat"].nunique()
     figure.suptitle(f"mean and range over {repeats} random subset{'s' if repeats > 1 else ''}", fontsize=SMALL)
-    save(figure, path)
+    return save(figure, path)
 
 
 def label_sizes(axes: Axes, sizes: Sequence[int]) -> None:
@@ -121,19 +111,19 @@ def plot_contours(
     data: tuple[Tensor, Tensor] | None = None,
     core: tuple[Tensor, Tensor, Tensor] | None = None,
     data_names: tuple[str, str] = ("", ""),
-) -> None:
+) -> list[Path]:
     """Regions of highest density of two parameters, under ``full``, ``random`` and ``rkl``; beside them the points, if given.
 
     Args:
         densities: each on a grid of its own.
-        path: PNG.
+        path: PNG; a PDF is written beside it.
         names: of the two parameters.
         title: of the panel.
         data: points (n, 2) and labels (n,).
         core: learned points (m, 2), labels (m,) and weights (m,).
         data_names: of the points' coordinates.
     """
-    figure, all_axes = canvas(9.2 if data is not None else 5.2, 4.4, 1, 2 if data is not None else 1)
+    figure, all_axes = new_figure(9.2 if data is not None else 5.2, 4.4, 1, 2 if data is not None else 1)
     axes = all_axes[-1]
     handles = []
     for name, density in densities.items():
@@ -154,7 +144,7 @@ def plot_contours(
     if data is not None and core is not None:
         handles += _draw_points(all_axes[0], data, core, data_names)
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=SMALL, frameon=False)
-    save(figure, path)
+    return save(figure, path)
 
 
 def _draw_points(

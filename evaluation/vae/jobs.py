@@ -12,12 +12,12 @@ import torch
 from bpc.errors import FileFormatError
 from bpc.files import read_json, save_tensors, write_json
 from bpc.progress import progress, say
-from bpc.runs import device_name, own_file, read_run
+from bpc.runs import device_name, own_file, own_picture, read_run
 from bpc.seeding import make_generator
 from bpc.vae.data import pick, present
 from bpc.vae.job import Trained, open_trained
 from evaluation.rows import Row, RowWriter, metrics_of
-from evaluation.vae.pictures import plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
+from evaluation.vae.pictures import PRIOR_NAMES, plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
 from evaluation.vae.score import score
 from evaluation.vae.tasks import augment, embed, interpolate, latents, samples_of
 
@@ -67,9 +67,8 @@ def evaluate_job(
                 seed=trained.settings.seed, report=lambda done: report.update(done, ""),
             )  # fmt: skip
         _write_rows(trained, found.metrics, time.monotonic() - started, protocol)
-        plot_histogram(
-            {trained.settings.prior.name: found.log_likelihoods}, own_file(path, "histogram.png"), title=_title(trained)
-        )
+        name, title = PRIOR_NAMES[trained.settings.prior.name], f"Test images: {_title(trained)}"
+        plot_histogram({name: found.log_likelihoods}, own_picture(path, "histogram.png"), title=title)
         save_tensors(done, {"log_likelihood": found.log_likelihoods}, {})
     if pictures:
         draw_pictures(trained)
@@ -81,11 +80,11 @@ def draw_learning(path: Path) -> None:
     config = read_run(path)["config"]
     model, prior = config["model"]["name"], config["prior"]["name"]
     log = pd.read_json(path / "log.jsonl", lines=True)
-    plot_curves({prior: log}, own_file(path, "learning.png"), title=f"{model} on {config['dataset']}")
+    plot_curves({PRIOR_NAMES[prior]: log}, own_picture(path, "learning.png"), title=f"{model} on {config['dataset']}")
 
 
 def _title(trained: Trained) -> str:
-    return f"{trained.data.name}, {trained.settings.model.name}, {trained.settings.prior.name} prior"
+    return f"{trained.data.name}, {trained.settings.model.name}, {PRIOR_NAMES[trained.settings.prior.name]} prior"
 
 
 @torch.no_grad()
@@ -96,27 +95,27 @@ def draw_pictures(trained: Trained) -> None:
     device = data.test.images.device
     generator = make_generator(device, trained.settings.seed, "pictures")
     images, _ = samples_of(model, prior, 100, generator)
-    plot_images(images, own_file(path, "samples.png"), columns=10, title=f"Samples: {_title(trained)}")
+    plot_images(images, own_picture(path, "samples.png"), columns=10, title=f"Samples: {_title(trained)}")
     some = torch.linspace(0, len(data.test) - 1, 20).long().to(device)
     x = present(data.test, some, model.likelihood, generator)
     both = torch.stack([x.view(2, 10, *x.shape[1:]), model.reconstruct(x).view(2, 10, *x.shape[1:])], 1).flatten(0, 2)
     plot_images(
         both,
-        own_file(path, "reconstructions.png"),
+        own_picture(path, "reconstructions.png"),
         columns=10,
         title=f"Test images, each above its reconstruction: {_title(trained)}",
     )
     paths = interpolate(model, x[:8], x[8:16]).flatten(0, 1)
     plot_images(
-        paths, own_file(path, "interpolations.png"), columns=10, title=f"Between test images: {_title(trained)}"
+        paths, own_picture(path, "interpolations.png"), columns=10, title=f"Between test images: {_title(trained)}"
     )
     pseudo = prior.pseudo_inputs()
     if pseudo is not None:
-        plot_pseudo_inputs(*pseudo, own_file(path, "pseudo-inputs.png"), title=_title(trained))
+        plot_pseudo_inputs(*pseudo, own_picture(path, "pseudo-inputs.png"), title=f"Pseudo-inputs: {_title(trained)}")
         plates = _plates(trained, generator)
         plot_images(
             plates,
-            own_file(path, "plates.png"),
+            own_picture(path, "plates.png"),
             columns=10,
             title=f"A pseudo-input (left) and samples of its component: {_title(trained)}",
         )
@@ -124,7 +123,7 @@ def draw_pictures(trained: Trained) -> None:
     plot_map(
         embed(latents(model, few.images), trained.settings.seed),
         few.labels,
-        own_file(path, "latent-map.png"),
+        own_picture(path, "latent-map.png"),
         title=f"t-SNE: {_title(trained)}",
     )
 
@@ -152,7 +151,7 @@ def sample_job(
     images, chosen = samples_of(trained.model, trained.prior, count, make_generator(device, seed, "samples"))
     tensors, picture = f"samples-{seed}.safetensors", f"samples-{seed}.png"
     if out is None:
-        tensors_path, picture_path = own_file(path, tensors), own_file(path, picture)
+        tensors_path, picture_path = own_file(path, tensors), own_picture(path, picture)
     else:
         out.mkdir(parents=True, exist_ok=True)
         tensors_path, picture_path = out / tensors, out / picture

@@ -16,15 +16,11 @@ from bpc.runs import read_run
 from evaluation.moments import Moments, moments
 from evaluation.rows import read_rows
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown, unique_clauses
-from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn
+from evaluation.vae.pictures import PRIOR_NAMES, plot_curves, plot_histogram, plot_knn
 from evaluation.variants import differences
 
 __all__ = ["compare", "published", "published_error"]
 
-PRIOR_NAMES = {
-    "gaussian": "Gaussian", "mog": "Mixture of Gaussians", "vampprior": "VampPrior", "vampprior-data": "VampPrior, data",
-    "vampprior-weighted": "VampPrior, weighted", "exemplar": "Exemplar", "bype": "ByPE",
-}  # fmt: skip
 # the papers' words for our names
 _AI = {"gaussian": "Gaussian prior", "vampprior": "VampPrior", "exemplar": "Exemplar prior", "bype": "ByPE"}
 _TOMCZAK = {"gaussian": "standard", "vampprior": "VampPrior", "mog": "MoG", "vampprior-data": "VampPrior data"}

@@ -77,6 +77,7 @@ def test_the_whole_job_and_a_kill(place):
         assert words in done.stdout + done.stderr, words
     for name in ("page.png", "page.pdf", "inference-fkl-hmc-exact-scaled-0.nc", "tables/comparison.md"):
         assert (whole / name).stat().st_size > 1000, name
+    assert (whole / "tables/comparison.md").read_text().startswith("# BPC-fKL on digits")
 
     again = [*command, "--reference-warmup", "2", "--reference-samples", "8", "--reference", "ref-b", "--out", killed]
     assert kill_when(place.start(*again), lambda: list((place.path / "ref-b").glob("chains-*.safetensors")))

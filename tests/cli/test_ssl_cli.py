@@ -56,6 +56,7 @@ def test_what_training_leaves(trained, setting):
     assert record["config"]["augment"]["setting"] == setting
     names = {p.name for p in folder.iterdir()}
     assert {"checkpoint.safetensors", "run.json", "log.jsonl", "rows.csv", "learning.png", "tables"} <= names
+    assert {"learning.png", "learning.pdf"} <= set((folder / ".files").read_text().split("\n"))
     assert ("pool.safetensors" in names) == (setting != "baseline")
     rows = pd.read_csv(folder / "rows.csv").set_index("metric")
     assert set(rows.index) == {"accuracy", "nll", "ece", "brier"}
@@ -125,7 +126,10 @@ def test_synthesise(trained, tmp_path, capsys):
         assert run.main(["ssl", "synthesise", str(model), "--count", "25", "--out", str(tmp_path / name), *more]) == 0
         assert capsys.readouterr().err.startswith("30 images: of ")
     names = {p.name for p in (tmp_path / "a").iterdir()}
-    assert names == {"unsorted.png", "sorted.png", "class-9.png", "entropies.png", "samples.safetensors"}
+    pictures = {
+        f"{name}.{suffix}" for name in ("unsorted", "sorted", "class-9", "entropies") for suffix in ("png", "pdf")
+    }
+    assert names == {*pictures, "samples.safetensors"}
     a, b, c, cold = (load_file(tmp_path / name / "samples.safetensors") for name in ("a", "b", "c", "cold"))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["latents"], c["latents"])

@@ -32,6 +32,7 @@ def test_train_score_sample_augment_compare(place):
         assert {"model.safetensors", "rows.csv", "samples.png", "learning.png", "latent-map.png"} <= {
             p.name for p in folder.iterdir()
         }
+        assert {"learning.png", "learning.pdf"} <= set((folder / ".files").read_text().split("\n"))
     assert (place.path / "bype" / "pseudo-inputs.png").exists()
     again = place("vae", "evaluate", *folders, *SCORE, "--no-pictures", check=0)
     assert "already" in again.stderr

@@ -15,20 +15,10 @@ from bpc.errors import ConfigError, DataError
 from bpc.methods import METHODS
 from evaluation.calibration import aurc, entropy, risk_coverage
 from evaluation.fidelity import Fidelity, fidelity
-from evaluation.metrics import empty_sums, reliability, update
-from evaluation.plots import (
-    plot_energy,
-    plot_entropy,
-    plot_fidelity,
-    plot_page,
-    plot_ranks,
-    plot_reliability,
-    plot_risk_coverage,
-    plot_traces,
-)
-from evaluation.plots.base import new_figure, save
+from evaluation.plots import plot_page
+from evaluation.plots.base import new_figure, save, shades
 from evaluation.plots.calibration import ENTROPY_BINS, draw_entropy, draw_risk_coverage
-from evaluation.plots.chains import draw_energy, draw_ranks, draw_trace
+from evaluation.plots.chains import draw_ranks, draw_trace
 from evaluation.plots.fidelity import draw_fidelity
 
 N, Y = 300, 4
@@ -123,13 +113,11 @@ def test_fidelity_bars_are_means_and_the_ceiling_is_a_line():
     assert [text.get_text() for text in all_axes[0].get_yticklabels()] == ["Random", "BPC-fKL"]
 
 
-def test_a_method_without_a_finite_measure_is_named(tmp_path):
+def test_a_method_without_a_finite_measure_is_named():
     broken = measure(*[math.nan] * 4)
     _, all_axes = new_figure(6, 4, 2, 2, sharey=True)
     draw_fidelity(all_axes, {"fkl": broken, "random": measure(0.4, 0.5, 0.8, 0.9)}, None)
     assert [text.get_text() for text in all_axes[0].texts] == ["not finite"] and len(all_axes[0].patches) == 1
-    plot_fidelity({"fkl": broken}, tmp_path / "broken.png", ceiling=broken)
-    assert_drawn(tmp_path / "broken.png")
 
 
 # --- chains ---------------------------------------------------------------------------------
@@ -138,10 +126,10 @@ def test_a_method_without_a_finite_measure_is_named(tmp_path):
 def test_ranks_of_equal_chains_are_flat_and_of_a_higher_chain_on_the_right():
     _, (flat, shifted) = new_figure(6, 3, 1, 2)
     interleaved = np.arange(400.0).reshape(200, 2).T  # 0 2 4 ... and 1 3 5 ...
-    draw_ranks(flat, interleaved)
+    draw_ranks(flat, interleaved, "#0072B2")
     for i, patch in enumerate(flat.patches):
         assert patch.get_data().values - (1 - i) == pytest.approx(0.42)
-    draw_ranks(shifted, np.stack([interleaved[0], interleaved[0] + 1000]))
+    draw_ranks(shifted, np.stack([interleaved[0], interleaved[0] + 1000]), "#0072B2")
     low, high = (patch.get_data().values - base for patch, base in zip(shifted.patches, (1, 0), strict=True))
     assert low == pytest.approx([0.84] * 10 + [0] * 10) and high == pytest.approx([0] * 10 + [0.84] * 10)
 
@@ -150,35 +138,10 @@ def test_traces_are_thinned_and_name_broken_chains():
     values = chains(c=2, s=5000)
     values[1, 3000:] = math.nan
     _, (axes,) = new_figure(6, 3, 1, 1)
-    draw_trace(axes, values)
+    draw_trace(axes, values, "#0072B2")
     first, second = axes.lines
     assert len(first.get_xdata()) == 1000 and np.array_equal(first.get_ydata(), values[0, ::5])
     assert first.get_color() != second.get_color() and axes.texts[0].get_text() == "1 not finite"
-
-
-def test_energies_about_their_own_chains_mean_and_their_changes():
-    values = chains(c=2, s=2000) + np.array([[0.0], [1000.0]])
-    _, (axes,) = new_figure(6, 3, 1, 1)
-    draw_energy(axes, values, "#000000")
-    level, change = (patch.get_data() for patch in axes.patches)
-    middles = (level.edges[1:] + level.edges[:-1]) / 2
-    # unit variance, and twice that for differences of independent draws; chains' means are far apart and do not show
-    assert (level.values * middles**2).sum() == pytest.approx(1, rel=0.1)
-    assert (change.values * middles**2).sum() == pytest.approx(2, rel=0.1)
-
-
-@pytest.mark.parametrize("plot", [plot_traces, plot_ranks, plot_energy])
-def test_chain_figures(plot, tmp_path):
-    stuck, broken = np.ones((2, 50)), chains(c=4)
-    broken[2] = math.nan
-    plot({"full": chains(), "fkl": stuck, "mine": broken}, tmp_path / "a.png")
-    assert_drawn(tmp_path / "a.png")
-    plot({"full": torch.full((2, 30), math.nan)}, tmp_path / "b.png")
-    with pytest.raises(ConfigError, match=r"\(c, s\)"):
-        plot({"full": np.ones(50)}, tmp_path / "c.png")
-    with pytest.raises(DataError, match="Nothing to plot"):
-        plot({}, tmp_path / "c.png")
-    assert not (tmp_path / "c.png").exists()
 
 
 # --- the page and the files -----------------------------------------------------------------
@@ -234,25 +197,42 @@ def test_what_does_not_fit_on_a_page(tmp_path):
         plot_page(tmp_path / "p", **page(probs={}))
 
 
-def test_single_figures(tmp_path):
-    given = page()
-    curves = {name: risk_coverage(p, labels()) for name, p in given["probs"].items()}
-    sums = {name: update(empty_sums((2,)), p, labels()) for name, p in given["probs"].items()}
-    plot_risk_coverage(curves, tmp_path / "risk.png")
-    plot_entropy(given["probs"], given["corrupted"], tmp_path / "entropy.png", reference="full")
-    plot_fidelity(given["measures"], tmp_path / "fidelity.png", ceiling=given["ceiling"])
-    plot_reliability({name: reliability(s) for name, s in sums.items()}, tmp_path / "reliability.png")
-    for path in tmp_path.iterdir():
-        assert_drawn(path)
-
-
-@pytest.mark.parametrize("name, magic", [("a.pdf", b"%PDF"), ("a.png", b"\x89PNG")])
-def test_a_suffix_chooses_the_format_and_the_bytes_depend_on_the_picture_only(name, magic, tmp_path):
-    contents = []
+@pytest.mark.parametrize("name", ["a", "a.png", "a.pdf", "0.25.png"])
+def test_a_picture_is_a_png_and_a_pdf_whose_bytes_depend_on_the_picture_only(name, tmp_path):
+    before, contents = dict(matplotlib.rcParams), []
     for _ in range(2):
         figure, (axes,) = new_figure(2, 2, 1, 1)
         axes.plot([0, 1])
-        save(figure, tmp_path / name)
-        contents.append((tmp_path / name).read_bytes())
-    assert contents[0].startswith(magic) and b"Date" not in contents[0]
+        files = save(figure, tmp_path / name)
+        contents.append([file.read_bytes() for file in files])
+    stem = name.removesuffix(".png").removesuffix(".pdf")
+    assert files == [tmp_path / f"{stem}.png", tmp_path / f"{stem}.pdf"]
+    assert [content[:4] for content in contents[0]] == [b"\x89PNG", b"%PDF"]
+    assert not any(b"Date" in content for content in contents[0])
+    assert b"/Type3" not in contents[0][1]  # letters are TrueType, as publishers ask
     assert contents[0] == contents[1]
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in files}
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_no_file(tmp_path, monkeypatch):
+    original = Figure.savefig
+
+    def no_pdf(self, stream, *, format, **options):
+        if format == "pdf":
+            raise ValueError("no")
+        original(self, stream, format=format, **options)
+
+    monkeypatch.setattr(Figure, "savefig", no_pdf)
+    figure, _ = new_figure(2, 2, 1, 1)
+    with pytest.raises(ValueError, match="no"):
+        save(figure, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_chains_are_shades_of_their_method():
+    colors = shades("#0072B2", 4)
+    brightness = [sum(color) for color in colors]
+    assert brightness == sorted(brightness) and len(set(colors)) == 4
+    assert all(0 <= part <= 1 for color in [*colors, *shades("#000000", 5), *shades("#FFFFFF", 2)] for part in color)
+    assert shades("#000000", 3)[-1] > shades("#000000", 3)[0]  # black has lighter shades too

@@ -234,7 +234,8 @@ def test_everything_a_comparison_writes(tmp_path):
         *corrupted("fkl", lambda c, s, seed: 0.6, ipc=10),
     ]
     names = {path.name for path in write_shift(frame(rows), tmp_path)}
-    assert names == {"corruptions.md", "corruptions.csv", "mce.csv", "corruptions-ipc1.png", "corruptions-ipc10.png"}
+    pictures = {f"corruptions-ipc{ipc}.{suffix}" for ipc in (1, 10) for suffix in ("png", "pdf")}
+    assert names == {"corruptions.md", "corruptions.csv", "mce.csv", *pictures}
     assert names == {path.name for path in tmp_path.iterdir()}
     few = frame(corrupted("fkl", lambda c, s, seed: 0.5, corruptions=("fog",)))
     assert len(write_shift(few, tmp_path / "few")) == 3  # one axis makes no radar

@@ -218,8 +218,8 @@ def test_pictures(tmp_path):
     pool = made_up_pool(30)
     plot_sheets(pool, tmp_path, 3, title="t", columns=5)
     plot_entropies(pool, tmp_path / "e.png", 1e-3, title="t")
-    assert {p.name for p in tmp_path.iterdir()} == {"unsorted.png", "sorted.png", "class-2.png", "e.png"}
-    assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
+    assert {p.name for p in tmp_path.glob("*.png")} == {"unsorted.png", "sorted.png", "class-2.png", "e.png"}
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.glob("*.png"))
 
 
 def test_sheets_show_what_they_say(tmp_path, monkeypatch):
@@ -227,13 +227,16 @@ def test_sheets_show_what_they_say(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(
         "evaluation.ssl.pictures.plot_images",
-        lambda images, path, *, columns, title, rows=(): seen.update({path.name: (images, columns, title, rows)}),
+        lambda images, path, *, columns, title, rows=(): (
+            seen.update({path.name: (images, columns, title, rows)}) or [path]
+        ),
     )
     n = 12
     entropies = torch.tensor([5, 1, 3, 2, 4, 0, 9, 7, 8, 10, 6, 11], dtype=torch.float64) / 10
     shades = (entropies * 100).to(torch.uint8).view(n, 1, 1, 1).expand(n, 1, 2, 2)
     pool = made_up_pool(n)._replace(images=shades, entropies=entropies, labels=torch.arange(2).repeat_interleave(6))
-    plot_sheets(pool, tmp_path, 2, title="t", columns=3)
+    written = plot_sheets(pool, tmp_path, 2, title="t", columns=3)
+    assert [path.name for path in written] == list(seen)
 
     def values(name):
         return (seen[name][0][:, 0, 0, 0] * 25.5).round().int().tolist()

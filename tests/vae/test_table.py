@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from bpc.errors import DataError
-from bpc.vae.job import VaeSettings, train_job
+from bpc.vae.job import VaeSettings, open_trained, train_job
 from bpc.vae.models import ModelConfig
 from bpc.vae.priors import PriorConfig
 from bpc.vae.train import TrainConfig
 from evaluation.rows import Row, RowWriter
-from evaluation.vae.jobs import evaluate_job
+from evaluation.vae.jobs import _title, evaluate_job
 from evaluation.vae.pictures import _grid, plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
 from evaluation.vae.table import compare, published, published_error
 
@@ -193,7 +193,10 @@ def test_pictures_of_a_scored_model(scored):
     names = "learning histogram samples reconstructions interpolations pseudo-inputs plates latent-map".split()
     for name in names:
         assert (scored / "bype" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (scored / "bype" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert not (scored / "gaussian" / "samples.png").exists()
+    trained = open_trained(scored / "bype", data_root=None, device=torch.device("cpu"))
+    assert _title(trained) == "digits, vae, ByPE prior"
 
 
 def test_sheets():
