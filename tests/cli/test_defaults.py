@@ -24,10 +24,12 @@ def flags_with_words():
         for name, hint in typing.get_type_hints(flags, include_extras=True).items():
             text = next(note.help for note in hint.__metadata__ if getattr(note, "help", None))
             if found := re.search(r"Default: ([0-9.e-]*[0-9])", text):
-                yield pytest.param(found[1], getattr(config, OTHER_NAMES.get(name, name)), id=f"{flags.__name__}.{name}")
+                yield pytest.param(
+                    found[1], getattr(config, OTHER_NAMES.get(name, name)), id=f"{flags.__name__}.{name}"
+                )
 
 
-@pytest.mark.parametrize(("words", "value"), flags_with_words())
+@pytest.mark.parametrize(("words", "value"), list(flags_with_words()))
 def test_the_words_are_the_configurations(words, value):
     assert float(words) == value
 
