@@ -119,3 +119,11 @@ def test_a_command_loads_its_images_once(tmp_path, monkeypatch):
     command = ["vae", "train", "--dataset", "digits", "--prior", "gaussian", "--epochs", "1", *small]
     assert run.main([*command, "--out", str(tmp_path / "v")]) == 0
     assert len(loads) == 1
+
+
+def test_bype_leaves_its_pseudocoreset(trained):
+    from bpc.coreset import load_coreset
+
+    coreset = load_coreset(trained)
+    assert (coreset.method, coreset.dataset, coreset.num_classes) == ("bype", "digits", 1)
+    assert float(coreset.weights.sum()) > 0
