@@ -5,6 +5,8 @@ import json
 import pytest
 from cli import kill_when, lines_of, one_line_error
 
+from bpc.coreset import load_coreset
+
 TRAIN = [
     "vae",
     "train",
@@ -34,6 +36,9 @@ def test_train_score_sample_augment_compare(place):
         }
         assert {"learning.png", "learning.pdf"} <= set((folder / ".files").read_text().split("\n"))
     assert (place.path / "bype" / "pseudo-inputs.png").exists()
+    coreset = load_coreset(place.path / "bype")  # what the prior has learned, to be handed on
+    assert (coreset.method, coreset.dataset, len(coreset)) == ("bype", "digits", 20)
+    assert float(coreset.weights.sum()) == pytest.approx(200)
     again = place("vae", "evaluate", *folders, *SCORE, "--no-pictures", check=0)
     assert "already" in again.stderr
     place("vae", "sample", folders[1], "--count", "7", "--seed", "3", check=0)
@@ -119,11 +124,3 @@ def test_a_command_loads_its_images_once(tmp_path, monkeypatch):
     command = ["vae", "train", "--dataset", "digits", "--prior", "gaussian", "--epochs", "1", *small]
     assert run.main([*command, "--out", str(tmp_path / "v")]) == 0
     assert len(loads) == 1
-
-
-def test_bype_leaves_its_pseudocoreset(trained):
-    from bpc.coreset import load_coreset
-
-    coreset = load_coreset(trained)
-    assert (coreset.method, coreset.dataset, coreset.num_classes) == ("bype", "digits", 1)
-    assert float(coreset.weights.sum()) > 0
