@@ -1,4 +1,4 @@
-"""A new divergence and a new selection method, each registered here and nowhere else, from learning to the comparison."""
+"""A new divergence, selection method and prior, each registered here and nowhere else, from learning to the comparison."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bpc.methods import METHODS, Method
 from bpc.registry import Registry
 from bpc.selection import SELECTIONS, SelectionRecord, unweighted
 from bpc.selection.base import class_members
+from bpc.vae.priors import PRIORS, Components, Prior, PriorRecord
 from evaluation.compare import method_label, method_labels
 from evaluation.plots.base import style_of
 
@@ -24,7 +25,7 @@ from evaluation.plots.base import style_of
 @pytest.fixture
 def registries(monkeypatch):
     """What a test registers is gone after it."""
-    for registry in (METHODS, DIVERGENCES, SELECTIONS):
+    for registry in (METHODS, DIVERGENCES, SELECTIONS, PRIORS):
         monkeypatch.setattr(registry, "_records", dict(registry._records))
 
 
@@ -86,6 +87,23 @@ def toy_selection():
     )
 
 
+class Wide(Prior):
+    """N(0, 4 I)."""
+
+    name = "wide"
+
+    def __init__(self, latent):
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(1, latent))
+
+    def components(self, model):
+        return Components(self.zero, torch.full_like(self.zero[:, :1], 4.0).log(), self.zero[:, 0])
+
+
+def toy_prior():
+    return PriorRecord(name="wide", label="A wide one", build=lambda config, latent, images, generator: Wide(latent))
+
+
 # From the command line -----------------------------------------------------------------------------------------------------
 
 HMC = ("--protocol", "kim2022-scaled", "--iterations", "3", "--burn-in", "1", "--test-images", "50")
@@ -113,6 +131,20 @@ def test_new_methods_are_learned_scored_and_compared(registries, tmp_path, capsy
     assert len(list((tmp_path / "comparison").glob("*.png"))) >= 2
     assert style_of("shrink", [])[:3] == ("#123456", "h", "Shrinking")
     assert style_of("The last ones", [])[:3] == ("#654321", "H", "The last ones")
+
+
+def test_a_new_prior_is_trained_scored_and_compared(registries, tmp_path, capsys):
+    PRIORS.register(toy_prior())
+    small = ("--latent", "2", "--hidden", "8", "--train-images", "100", "--samples", "5", "--test-images", "20")
+    for prior in ("wide", "gaussian"):
+        arguments = ["vae", "train", "--dataset", "digits", "--prior", prior, *small, "--epochs", "1"]
+        assert run.main([*arguments, "--out", str(tmp_path / prior)]) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert run.main(["vae", "compare", str(tmp_path), "--out", str(tmp_path / "comparison")]) == 0
+    rows = (tmp_path / "comparison" / "comparison.md").read_text()
+    assert rows.index("Gaussian") < rows.index("A wide one")
+    assert run.main(["vae", "augment", str(tmp_path / "wide"), "--way", "prior", "--epochs", "1"]) == 2
+    assert "The wide prior has no component on an image" in capsys.readouterr().err
 
 
 def test_a_killed_run_of_a_new_divergence_goes_on(registries, tmp_path, digits):

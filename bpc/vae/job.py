@@ -127,6 +127,10 @@ def train_job(
         save_tensors(
             run.file(BEST, promised=True), state.best, {"config_hash": run.hash, "epoch": str(state.best_epoch)}
         )
+        state.restore(state.best)
+        coreset = prior.pseudocoreset(settings.dataset)
+        if coreset is not None:
+            coreset.replace(config_hash=run.hash, seed=settings.seed).save(run.file("coreset.safetensors"))
         log = pd.read_json(out / "log.jsonl", lines=True)
         run.record(
             "done", epochs=state.epoch, best_epoch=state.best_epoch, seconds_an_epoch=float(log["seconds"].median())

@@ -17,7 +17,14 @@ from bpc.seeding import make_generator
 from bpc.vae.data import pick, present
 from bpc.vae.job import Trained, open_trained
 from evaluation.rows import Row, RowWriter, metrics_of
-from evaluation.vae.pictures import PRIOR_NAMES, plot_curves, plot_histogram, plot_images, plot_map, plot_pseudo_inputs
+from evaluation.vae.pictures import (
+    plot_curves,
+    plot_histogram,
+    plot_images,
+    plot_map,
+    plot_pseudo_inputs,
+    prior_labels,
+)
 from evaluation.vae.score import score
 from evaluation.vae.tasks import augment, embed, interpolate, latents, samples_of
 
@@ -67,7 +74,7 @@ def evaluate_job(
                 seed=trained.settings.seed, report=lambda done: report.update(done, ""),
             )  # fmt: skip
         _write_rows(trained, found.metrics, time.monotonic() - started, protocol)
-        name, title = PRIOR_NAMES[trained.settings.prior.name], f"Test images: {_title(trained)}"
+        name, title = prior_labels()[trained.settings.prior.name], f"Test images: {_title(trained)}"
         plot_histogram({name: found.log_likelihoods}, own_picture(path, "histogram.png"), title=title)
         save_tensors(done, {"log_likelihood": found.log_likelihoods}, {})
     if pictures:
@@ -80,11 +87,13 @@ def draw_learning(path: Path) -> None:
     config = read_run(path)["config"]
     model, prior = config["model"]["name"], config["prior"]["name"]
     log = pd.read_json(path / "log.jsonl", lines=True)
-    plot_curves({PRIOR_NAMES[prior]: log}, own_picture(path, "learning.png"), title=f"{model} on {config['dataset']}")
+    plot_curves(
+        {prior_labels()[prior]: log}, own_picture(path, "learning.png"), title=f"{model} on {config['dataset']}"
+    )
 
 
 def _title(trained: Trained) -> str:
-    return f"{trained.data.name}, {trained.settings.model.name}, {PRIOR_NAMES[trained.settings.prior.name]} prior"
+    return f"{trained.data.name}, {trained.settings.model.name}, {prior_labels()[trained.settings.prior.name]} prior"
 
 
 @torch.no_grad()

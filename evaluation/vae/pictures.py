@@ -14,15 +14,17 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from bpc.vae.priors import PRIORS
 from evaluation.plots.base import FONT, SMALL, draw_curve, legend_below, new_figure, save, styles_of, whole_ticks
 
-__all__ = ["PRIOR_NAMES", "plot_curves", "plot_histogram", "plot_images", "plot_knn", "plot_map", "plot_pseudo_inputs"]
+__all__ = ["plot_curves", "plot_histogram", "plot_images", "plot_knn", "plot_map", "plot_pseudo_inputs", "prior_labels"]
 
-# our names and what a reader sees, in the order of a table
-PRIOR_NAMES = {
-    "gaussian": "Gaussian", "mog": "Mixture of Gaussians", "vampprior": "VampPrior", "vampprior-data": "VampPrior, data",
-    "vampprior-weighted": "VampPrior, weighted", "exemplar": "Exemplar", "bype": "ByPE",
-}  # fmt: skip
+
+def prior_labels() -> dict[str, str]:
+    """What a reader sees of each registered prior, by its name, in the order of a table."""
+    return {prior.name: prior.label for prior in sorted(PRIORS, key=lambda prior: prior.place)}
+
+
 # ten classes that colour-blind readers tell apart (Petroff, 2021: arXiv 2107.02270)
 CLASS_COLORS = (
     "#3F90DA", "#FFA90E", "#BD1F01", "#94A4A2", "#832DB6", "#A96B59", "#E76300", "#B9AC70", "#717581", "#92DADD",
@@ -116,7 +118,7 @@ def _bins(values: np.ndarray, *, lowest: float = 0.005) -> list[float]:
 def plot_histogram(values: dict[str, Tensor], path: Path, *, title: str) -> list[Path]:
     """Histograms of log p(x) of the test images, one for each model."""
     figure, (axis,) = new_figure(6.5, 4.2, 1, 1)
-    looks = styles_of(list(values), list(PRIOR_NAMES.values()))
+    looks = styles_of(list(values), list(prior_labels().values()))
     edges = _bins(torch.cat([v.flatten() for v in values.values()]).cpu().numpy())
     for label, found in values.items():
         look = looks[label]
@@ -136,7 +138,7 @@ def plot_histogram(values: dict[str, Tensor], path: Path, *, title: str) -> list
 def plot_curves(curves: dict[str, pd.DataFrame], path: Path, *, title: str) -> list[Path]:
     """Training and validation bound by epoch, one pair of lines for each model."""
     figure, (axis,) = new_figure(6.5, 4.2, 1, 1)
-    looks = styles_of(list(curves), list(PRIOR_NAMES.values()))
+    looks = styles_of(list(curves), list(prior_labels().values()))
     lowest, epochs = [], 0
     for label, frame in curves.items():
         look = looks[label]
@@ -165,7 +167,7 @@ def plot_knn(rows: pd.DataFrame, path: Path, *, title: str) -> list[Path]:
     """Accuracy of K nearest neighbours in latent space against K, mean and range over seeds (Figure 4 of Ai et al. 2021)."""
     figure, (axis,) = new_figure(6, 4.2, 1, 1)
     rows = rows.assign(k=rows["metric"].str.partition("@")[2].astype(int))
-    looks = styles_of(list(dict.fromkeys(rows["label"])), list(PRIOR_NAMES.values()))
+    looks = styles_of(list(dict.fromkeys(rows["label"])), list(prior_labels().values()))
     for label, group in rows.groupby("label", sort=False):
         look = looks[str(label)]
         by_k = group.groupby("k")["value"]

@@ -6,10 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bpc.vae.priors import PRIORS
+
 __all__ = ["VAE_PLANS", "VAE_SCALES", "VaeScale"]
 
 Command = list[str]
-PRIORS = ("gaussian", "vampprior", "exemplar", "bype")
+
+
+def _printed() -> list[str]:
+    """The priors that Ai et al. (2021) print, in the order of their table."""
+    return [prior.name for prior in sorted(PRIORS, key=lambda prior: prior.place) if "ai2021" in prior.published]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ def _density(scale: VaeScale, out: Path, common: Command) -> Iterator[Command]:
     for dataset in scale.grey:
         for model in scale.models:
             for seed in range(scale.seeds):
-                for prior in PRIORS:
+                for prior in _printed():
                     name = f"{dataset}-{model}-{prior}-{seed}"
                     yield _train(
                         scale, out, common, name, dataset=dataset, model=model, prior=prior, seed=seed, preset="ai2021"
@@ -113,14 +119,14 @@ def _augment(scale: VaeScale, out: Path, common: Command) -> Iterator[Command]:
     weights = [f"{i / 10:g}" for i in range(11)]
     for dataset in scale.grey[:1]:
         folders = []
-        for prior in PRIORS:
+        for prior in _printed():
             name = f"{dataset}-{prior}"
             folders.append((prior, str(out / "models" / name)))
             yield _train(scale, out, common, name, dataset=dataset, model="vae", prior=prior, seed=0, preset="ai2021")
         length = ["--epochs", str(scale.classifier_epochs)]
         for prior, folder in folders:
             yield ["vae", "augment", folder, "--way", "posterior", "--weights", "0.4", *length, *common]
-            if prior in ("exemplar", "bype"):
+            if PRIORS.get(prior).on_images:
                 sweep = weights if prior == "bype" else ["0.4"]
                 yield ["vae", "augment", folder, "--way", "prior", "--weights", *sweep, *length, *common]
     yield _compare(out, "Generative data augmentation (Ai et al. 2021, Tables 3 and 7)")

@@ -10,25 +10,20 @@ from typing import Any
 
 import pandas as pd
 
+from bpc.data import DATASETS, UNLABELLED
 from bpc.errors import DataError
 from bpc.files import load_tensors, own_content, write_text
 from bpc.runs import read_run
+from bpc.vae.priors import PRIORS
 from evaluation.moments import Moments, moments
 from evaluation.rows import read_rows
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown, unique_clauses
-from evaluation.vae.pictures import PRIOR_NAMES, plot_curves, plot_histogram, plot_knn
+from evaluation.vae.pictures import plot_curves, plot_histogram, plot_knn, prior_labels
 from evaluation.variants import differences
 
 __all__ = ["compare", "published", "published_error"]
 
-# the papers' words for our names
-_AI = {"gaussian": "Gaussian prior", "vampprior": "VampPrior", "exemplar": "Exemplar prior", "bype": "ByPE"}
-_TOMCZAK = {"gaussian": "standard", "vampprior": "VampPrior", "mog": "MoG", "vampprior-data": "VampPrior data"}
-_AI_DATA = {"mnist": "Dynamic MNIST", "fashion_mnist": "Fashion MNIST", "cifar10": "CIFAR10", "celeba": "CelebA"}
-_TOMCZAK_DATA = {
-    "mnist": "dynamic MNIST", "static_mnist": "static MNIST", "omniglot": "OMNIGLOT", "frey_faces": "Frey Faces",
-    "caltech101_silhouettes": "Caltech 101 Silhouettes", "histopathology": "Histopathology",
-}  # fmt: skip
+# the papers' words for our names of models; those of datasets and priors stand in their records
 _AI_MODELS = {"vae": "VAE", "hvae": "HVAE", "convhvae": "ConvHVAE", "fullconv": "Fully convolutional VAE"}
 _TOMCZAK_MODELS = {
     "vae": "VAE (L=1)",
@@ -44,21 +39,34 @@ def _table(name: str) -> pd.DataFrame:
         return pd.read_csv(stream)
 
 
+def _dataset_in(paper: str, name: str) -> str | None:
+    """A dataset's name in a paper's tables, or None."""
+    for registry in (DATASETS, UNLABELLED):
+        if name in registry:
+            return registry.get(name).published.get(paper)
+    return None
+
+
+def _prior_in(paper: str, name: str) -> str | None:
+    """A prior's name in a paper's tables, or None."""
+    return PRIORS.get(name).published.get(paper) if name in PRIORS else None
+
+
 def published(dataset: str, model: str, prior: str, likelihood: str) -> tuple[float, str] | None:
     """The printed NLL (or bits/dim) of this cell and which paper's, or None.
 
     Squared error is Ai et al. (2021), Table 1; Bernoulli and the discretised logistic are Tomczak and Welling (2018), Table 1.
     """
     if likelihood == "mse":
-        rows, words = _table("ai2021_bypevae.csv"), (_AI_DATA, _AI_MODELS, _AI)
+        rows, (key, models) = _table("ai2021_bypevae.csv"), ("ai2021", _AI_MODELS)
         tables, sign, paper = ["Table 1", "Table 4 (supp)"], 1.0, "Ai et al. 2021"
     else:
-        rows, words = _table("tomczak2018_vampprior.csv"), (_TOMCZAK_DATA, _TOMCZAK_MODELS, _TOMCZAK)
+        rows, (key, models) = _table("tomczak2018_vampprior.csv"), ("tomczak2018", _TOMCZAK_MODELS)
         tables, sign, paper = ["Table 1"], -1.0, "Tomczak & Welling 2018"
     metric = {"mse": "nll", "bernoulli": "test_ll", "logistic": "bits_per_dim"}.get(likelihood)
     found = rows[
-        (rows["dataset"] == words[0].get(dataset)) & (rows["architecture"] == words[1].get(model))
-        & (rows["method"] == words[2].get(prior)) & (rows["metric"] == metric) & rows["table"].isin(tables)
+        (rows["dataset"] == _dataset_in(key, dataset)) & (rows["architecture"] == models.get(model))
+        & (rows["method"] == _prior_in(key, prior)) & (rows["metric"] == metric) & rows["table"].isin(tables)
     ]  # fmt: skip
     if found.empty:
         return None
@@ -69,7 +77,9 @@ def published_error(dataset: str, prior: str, way: str) -> float | None:
     """Percent, of the augmented classifier at lambda 0.4 (Ai et al. 2021, Table 3: MNIST only)."""
     rows = _table("ai2021_bypevae.csv")
     setting = {"posterior": "variational_posterior"}.get(way, way)
-    found = rows[(rows["table"] == "Table 3") & (rows["method"] == _AI.get(prior)) & (rows["setting"] == setting)]
+    found = rows[
+        (rows["table"] == "Table 3") & (rows["method"] == _prior_in("ai2021", prior)) & (rows["setting"] == setting)
+    ]
     return float(found["value"].iloc[0]) if dataset == "mnist" and len(found) else None
 
 
@@ -126,7 +136,7 @@ def compare(paths: Sequence[Path], out: Path, title: str) -> list[Table]:
     folders = _folders(paths)
     records = {f: read_run(f, needs=("config",)) for f in folders}
     rows = pd.concat([_scores(f, records[f]) for f in folders], ignore_index=True)
-    rows["label"] = rows["method"].map(lambda prior: PRIOR_NAMES.get(prior, prior))
+    rows["label"] = rows["method"].map(lambda prior: prior_labels().get(prior, prior))
     for _, group in rows.groupby(["dataset", "likelihood", "architecture", "protocol", "method"]):
         rows.loc[group.index, "label"] += differences(group, "setting.")
     augmented = rows["protocol"].str.startswith("augment")
@@ -144,7 +154,8 @@ def _scored_table(rows: pd.DataFrame) -> Table:
     """A row for each prior (and setting of it): the scores, the published number, what training took."""
     dataset, model, likelihood, protocol = rows.iloc[0][["dataset", "architecture", "likelihood", "protocol"]]
     shown = {metric: column for metric, column in COLUMNS.items() if (rows["metric"] == metric).any()}
-    order = [p for p in PRIOR_NAMES if p in set(rows["method"])] + sorted(set(rows["method"]) - set(PRIOR_NAMES))
+    known = list(prior_labels())
+    order = [p for p in known if p in set(rows["method"])] + sorted(set(rows["method"]) - set(known))
     lines = []
     for prior in order:
         printed = published(dataset, model, prior, likelihood)

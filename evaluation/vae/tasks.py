@@ -117,7 +117,7 @@ def augment(
         raise unknown_name("way", way, WAYS)
     if int(train.labels.min()) < 0:
         raise DataError("Augmentation needs labels, and this dataset has none.")
-    if way == "prior" and not hasattr(prior, "log_var"):
+    if way == "prior" and prior.image_log_var() is None:
         raise DataError(f"The {prior.name} prior has no component on an image; use --way posterior.")
     device = train.images.device
     classes, pixels = int(train.labels.max()) + 1, train.images[0].numel()
@@ -161,6 +161,7 @@ def augment(
 def companions(model: LatentModel, prior: Prior, x: Tensor, way: str, generator: torch.Generator) -> Tensor:
     """A generated image for each real one."""
     mean, log_var = model.encode(x)
-    if way == "prior":
-        log_var = prior.log_var.expand_as(mean)  # type: ignore[operator]
+    own = prior.image_log_var() if way == "prior" else None
+    if own is not None:
+        log_var = own.expand_as(mean)
     return model.generate(draw_normal(mean, log_var, generator), generator)

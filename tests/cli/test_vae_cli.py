@@ -5,6 +5,8 @@ import json
 import pytest
 from cli import kill_when, lines_of, one_line_error
 
+from bpc.coreset import load_coreset
+
 TRAIN = [
     "vae",
     "train",
@@ -34,6 +36,9 @@ def test_train_score_sample_augment_compare(place):
         }
         assert {"learning.png", "learning.pdf"} <= set((folder / ".files").read_text().split("\n"))
     assert (place.path / "bype" / "pseudo-inputs.png").exists()
+    coreset = load_coreset(place.path / "bype")  # what the prior has learned, to be handed on
+    assert (coreset.method, coreset.dataset, len(coreset)) == ("bype", "digits", 20)
+    assert float(coreset.weights.sum()) == pytest.approx(200)
     again = place("vae", "evaluate", *folders, *SCORE, "--no-pictures", check=0)
     assert "already" in again.stderr
     place("vae", "sample", folders[1], "--count", "7", "--seed", "3", check=0)

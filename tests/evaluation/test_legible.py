@@ -37,13 +37,13 @@ from evaluation.ssl.pictures import NAMES, plot_accuracy, plot_entropies, plot_l
 from evaluation.studies.figures import plot_gaussian_sizes, plot_gaussian_steps
 from evaluation.studies.regression_figures import OnGrid, plot_contours, plot_regression
 from evaluation.vae.pictures import (
-    PRIOR_NAMES,
     plot_curves,
     plot_histogram,
     plot_images,
     plot_knn,
     plot_map,
     plot_pseudo_inputs,
+    prior_labels,
 )
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "demo"
@@ -381,7 +381,7 @@ def test_a_label_of_ones_own_takes_no_method_s_colour():
 
 
 def test_priors_keep_their_colours_and_variants_differ_by_lines():
-    names = list(PRIOR_NAMES.values())
+    names = list(prior_labels().values())
     few, many = styles_of(["ByPE"], names), styles_of(PRIORS, names)
     assert few["ByPE"].color == many["ByPE, interval 1"].color == many["ByPE, interval 50"].color
     assert many["ByPE, interval 1"].line != many["ByPE, interval 50"].line

@@ -75,7 +75,9 @@ def test_figures(tmp_path, net, digits, coreset):
             run.record("done")
     assert {k: list(v) for k, v in find_coresets([tmp_path]).items()} == {("digits", 1): ["Random", "BPC-fKL"]}
     written = write_figures([tmp_path], tmp_path / "out")
-    assert len(written) == 5
+    pictures = [path for path in written if path.suffix == ".png"]
+    assert len(pictures) == 5 and len(written) == 10  # each as a PDF too
+    assert {path.with_suffix(".pdf") for path in pictures} < set(written)
     assert all(path.stat().st_size > 3000 for path in written)
     summary = summarise(load_runs([tmp_path]))
     gain = summary[(summary["method"] == "fkl") & (summary["metric"] == "accuracy")]["gain_over_random"]

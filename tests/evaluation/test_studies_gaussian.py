@@ -152,9 +152,10 @@ def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
     assert (free["reverse_kl"] < 0.15 * ones["reverse_kl"].to_numpy()).all()
     assert free["total_weight"].between(70, 130).all()
 
+    pictures = ("steps-ones", "sizes-ones", "steps-learned", "sizes-learned")
     assert {p.name for p in tmp_path.iterdir()} == {
         "gaussian.csv", "gaussian-steps.csv", "gaussian.md",
-        "gaussian-steps-ones.png", "gaussian-sizes-ones.png", "gaussian-steps-learned.png", "gaussian-sizes-learned.png",
+        *(f"gaussian-{picture}.{suffix}" for picture in pictures for suffix in ("png", "pdf")),
     }  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "gaussian.csv"), table)
     assert imread(tmp_path / "gaussian-steps-ones.png").std() > 0.05

@@ -121,8 +121,8 @@ def test_linear_study(tmp_path):
     assert (table["reverse_kl"] >= table["floor_reverse_kl"]).all()
     assert (table["forward_kl"] >= table["floor_forward_kl"]).all()
     assert (table.loc[table["method"] == "random", "total_weight"] - 442).abs().max() < 1e-9
-    names = {"linear.csv", "linear-steps.csv", "linear.md", "linear.png", "linear-contours.png"}
-    assert {p.name for p in tmp_path.iterdir()} == names
+    pictures = {f"{name}.{suffix}" for name in ("linear", "linear-contours") for suffix in ("png", "pdf")}
+    assert {p.name for p in tmp_path.iterdir()} == {"linear.csv", "linear-steps.csv", "linear.md", *pictures}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "linear.csv"), table)
     assert tables[0].headings == ["M", "Method", "KL(core‖full) (nats) ↓", "floor", "KL(full‖core) (nats) ↓", "floor"]
     assert [len(block) for block in tables[0].blocks] == [3, 3]  # of one size each

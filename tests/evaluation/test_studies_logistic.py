@@ -231,7 +231,7 @@ def test_logistic_study(tmp_path):
     assert "between the Laplace approximations" in (tmp_path / "logistic-full.md").read_text()
     assert {p.name for p in tmp_path.iterdir()} == {
         "logistic.csv", "logistic-steps.csv", "logistic-pca2.md", "logistic-full.md",
-        "logistic-pca2.png", "logistic-full.png", "logistic-contours.png",
+        *(f"logistic-{picture}.{suffix}" for picture in ("pca2", "full", "contours") for suffix in ("png", "pdf")),
     }  # fmt: skip
     assert imread(tmp_path / "logistic-contours.png").std() > 0.05
     with pytest.raises(ConfigError, match="Did you mean 'pca2'"):

@@ -9,6 +9,7 @@ import torch
 from gaussian import cubature, finite_differences, kl
 from torch import nn
 
+from bpc.coreset import load_coreset
 from bpc.errors import ConfigError
 from bpc.vae.likelihoods import LIKELIHOODS, make_likelihood
 from bpc.vae.models import ModelConfig, build_model
@@ -173,3 +174,24 @@ def test_every_likelihood_moves_points_and_weights(name, grey):
 def test_refused_settings(change):
     with pytest.raises(ConfigError, match="ByPE needs"):
         BypePrior(torch.zeros(3, 1, 2, 2), 6, **change)
+
+
+def test_the_pseudocoreset_is_handed_on(grey, tmp_path):
+    images = grey(20, (1, 6, 6))
+    model = build_model(ModelConfig(latent=2, hidden=8), (1, 6, 6), make_likelihood("mse"), seeded())
+    prior = BypePrior(images[:5], 20, batch=5, samples=12, steps=2)
+    prior.update(model, TrainingData(images), seeded())
+    prior.pseudocoreset("mnist").save(tmp_path / "coreset.safetensors")
+    found = load_coreset(tmp_path / "coreset.safetensors")
+    torch.testing.assert_close(found.images, prior.points)
+    torch.testing.assert_close(found.weights, prior.centred_weights())
+    assert (found.method, found.dataset, found.num_classes) == ("bype", "mnist", 1)
+
+
+def test_files_that_hold_adam_s_moments_are_read():
+    """As earlier versions wrote them."""
+    prior, again = BypePrior(torch.rand(3, 1, 2, 2), 6), BypePrior(torch.zeros(3, 1, 2, 2), 6)
+    assert not any("mean" in name or "square" in name for name in prior.state_dict())
+    more = {f"{name}_{moment}": torch.ones(3) for name in ("points", "weights") for moment in ("mean", "square")}
+    again.load_state_dict(prior.state_dict() | more)
+    assert torch.equal(again.points, prior.points)

@@ -33,7 +33,7 @@ def test_log_normal_and_draws():
     assert float(draws.var()) == pytest.approx(0.3679, rel=0.03)
 
 
-@pytest.mark.parametrize("prior_name", PRIORS)
+@pytest.mark.parametrize("prior_name", PRIORS.names())
 @pytest.mark.parametrize("name", MODELS)
 def test_the_bound_teaches_every_parameter(name, prior_name, grey):
     images = grey(12, SHAPE)
@@ -65,7 +65,7 @@ def test_what_each_prior_learns(grey):
     images = grey(8, SHAPE)
     learned = {
         name: {k for k, _ in build_prior(PriorConfig(name=name, components=4), 3, images, seeded()).named_parameters()}
-        for name in PRIORS
+        for name in PRIORS.names()
     }
     assert learned == {
         "gaussian": set(),

@@ -70,7 +70,7 @@ def test_leaving_out_is_the_mixture_of_the_others(isotropic):
     torch.testing.assert_close(log_mixture(z, mixture), log_mixture(z, mixture._replace(origin=None), own))
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", PRIORS.names())
 def test_every_prior_is_normalised(name, model, grey):
     prior = build_prior(PriorConfig(name=name, components=5), 2, grey(9, SHAPE), seeded())
     side = torch.linspace(-8, 8, 161)
@@ -80,7 +80,7 @@ def test_every_prior_is_normalised(name, model, grey):
     assert float(mass) == pytest.approx(1.0, abs=2e-3)
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", PRIORS.names())
 def test_draws_have_the_mixtures_moments(name, model, grey):
     prior = build_prior(PriorConfig(name=name, components=4), 2, grey(9, SHAPE), seeded())
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_companions_are_drawn_around_the_image(data):
     torch.testing.assert_close(companions(model, prior, x, "prior", seeded()), component)
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", PRIORS.names())
 def test_which_priors_have_a_component_on_an_image(name, data):
     results = augment(
         tiny(), a_prior(name, data), data.train, data.test, weights=(0.5,), way="prior", **{**SETTINGS, "epochs": 1}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bpc.coreset import Pseudocoreset
 from bpc.vae.models import LatentModel
 
 __all__ = ["Components", "Prior", "TrainingData", "log_mixture"]
@@ -102,4 +103,16 @@ class Prior(nn.Module):
 
     def pseudo_inputs(self) -> tuple[Tensor, Tensor] | None:
         """Images (k, c, h, w) that the components stand on and their weights (k,), for pictures; None if there are none."""
+        return None
+
+    def image_log_var(self) -> Tensor | None:
+        """Log variance of the component N(mu(x), sigma^2 I) that stands on an image x; None if there is none."""
+        return None
+
+    def pseudocoreset(self, dataset: str) -> Pseudocoreset | None:
+        """The weighted images that the prior has learned, to be saved and handed on; None if it learns none.
+
+        Args:
+            dataset: the name of what the prior was trained on.
+        """
         return None

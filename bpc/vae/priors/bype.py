@@ -9,14 +9,18 @@ likelihood: this file calls it and adds nothing to it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from bpc.coreset import Pseudocoreset
 from bpc.divergences import LearnedCoreset, RealBatch
 from bpc.divergences.reverse_kl import reverse_kl_gradient
 from bpc.errors import ConfigError
 from bpc.vae.models import LatentModel
 from bpc.vae.priors.base import Components, Prior, TrainingData
+from bpc.vae.priors.record import PRIORS, PriorRecord, some_images
 
 __all__ = ["BypePrior", "DecoderLikelihood"]
 
@@ -30,6 +34,13 @@ class DecoderLikelihood:
     def __call__(self, params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
         """Latents (k, d) and images (m, c, h, w) -> (k, m) nats; labels are not used."""
         return self.model.likelihood.pairwise(points, self.model.decode(params))
+
+
+def _without_moments(module: nn.Module, tensors: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Files of earlier versions hold the moments of Adam, which no update looks at: it starts afresh."""
+    for name in ("points", "weights"):
+        for moment in ("mean", "square"):
+            tensors.pop(f"{prefix}{name}_{moment}", None)
 
 
 class BypePrior(Prior):
@@ -77,9 +88,7 @@ class BypePrior(Prior):
         self.register_buffer("points", images.clone())
         self.register_buffer("weights", torch.full((m,), total / m, device=images.device))
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
-        for name, like in (("points", self.points), ("weights", self.weights)):
-            self.register_buffer(f"{name}_mean", torch.zeros_like(like))  # Adam's
-            self.register_buffer(f"{name}_square", torch.zeros_like(like))
+        self.register_load_state_dict_pre_hook(_without_moments)
 
     def centred_weights(self) -> Tensor:
         """W + (N / m - mean w), clipped at 0 and scaled to sum to N: line 2 of Algorithm 2."""
@@ -100,9 +109,11 @@ class BypePrior(Prior):
             self.weights.copy_(self.centred_weights())
         batch = min(self.batch, n)
         order = torch.randperm(n, generator=generator, device=generator.device).to(data.images.device)
+        # Adam starts afresh: the model has moved on since the last update
+        adam = torch.optim.Adam([{"params": [self.points]}, {"params": [self.weights]}])
         for i in range(self.steps or max(1, n // batch)):
             chosen = order[(torch.arange(batch, device=order.device) + i * batch) % n]
-            self._descend(self.gradient(model, data.images[chosen], generator), i)
+            self._descend(adam, self.gradient(model, data.images[chosen], generator))
 
     def gradient(self, model: LatentModel, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """D KL / d points and d KL / d weights from `samples` draws of the prior and a batch of training images (Eq. 18, 19)."""
@@ -114,21 +125,59 @@ class BypePrior(Prior):
         return reverse_kl_gradient(DecoderLikelihood(model), coreset, z, real, reduction="sum")[:2]
 
     @torch.no_grad()
-    def _descend(self, gradients: tuple[Tensor, Tensor], i: int) -> None:
+    def _descend(self, adam: torch.optim.Adam, gradients: tuple[Tensor, Tensor]) -> None:
         self.taken += 1
         gamma = self.step / float(self.taken)
-        units = (1.0, self.total / len(self.weights))
-        for name, gradient, unit in zip(("points", "weights"), gradients, units, strict=True):
-            value, mean, square = (getattr(self, name + part) for part in ("", "_mean", "_square"))
-            if i == 0:  # Adam starts afresh: the model has moved on since the last update
-                mean.zero_()
-                square.zero_()
-            mean.lerp_(gradient, 0.1)
-            square.lerp_(gradient.square(), 0.001)
-            corrected = mean / (1 - 0.9 ** (i + 1))
-            value -= gamma * unit * corrected / ((square / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+        for group, gradient, unit in zip(
+            adam.param_groups, gradients, (1.0, self.total / len(self.weights)), strict=True
+        ):
+            group["lr"] = gamma * unit
+            group["params"][0].grad = gradient
+        adam.step()
+        adam.zero_grad()
         self.weights.clamp_(min=0.0)
         self.points.clamp_(0.0, 1.0)
 
+    def pseudocoreset(self, dataset: str) -> Pseudocoreset:
+        """The weighted points as a coreset of pixels in [0, 1]; they stand for images without labels, so all are of one class.
+
+        Args:
+            dataset: the name of what the prior was trained on.
+        """
+        channels = self.points.shape[1]
+        return Pseudocoreset(
+            points=self.points.clone(),
+            labels=torch.zeros(len(self.points), dtype=torch.long, device=self.points.device),
+            weights=self.centred_weights(),
+            mean=(0.0,) * channels,
+            std=(1.0,) * channels,
+            dataset=dataset,
+            method=self.name,
+            num_classes=1,
+        )
+
+    def image_log_var(self) -> Tensor:
+        return self.log_var
+
     def pseudo_inputs(self) -> tuple[Tensor, Tensor]:
         return self.points, self.centred_weights() / self.total
+
+
+PRIORS.register(
+    PriorRecord(
+        name="bype",
+        label="ByPE",
+        build=lambda config, latent, images, generator: BypePrior(
+            some_images(images, config.components, generator),
+            len(images),
+            interval=config.interval,
+            step=config.step,
+            samples=config.samples,
+            batch=config.coreset_batch,
+            steps=config.coreset_steps,
+        ),
+        place=60,
+        published={"ai2021": "ByPE"},
+        on_images=True,
+    )
+)

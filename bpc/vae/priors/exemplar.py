@@ -9,6 +9,7 @@ from bpc.errors import ConfigError
 from bpc.vae.models import LatentModel
 from bpc.vae.neighbours import Search
 from bpc.vae.priors.base import Components, Prior, TrainingData, log_mixture
+from bpc.vae.priors.record import PRIORS, PriorRecord
 
 __all__ = ["ExemplarPrior"]
 
@@ -79,6 +80,21 @@ class ExemplarPrior(Prior):
             total -= torch.isin(own, index).to(z.dtype)
         return log_mixture(z, mixture, own) + kept.log() - total.log()
 
+    def image_log_var(self) -> Tensor:
+        return self.log_var
+
     def pseudo_inputs(self) -> tuple[Tensor, Tensor]:
         index: Tensor = self.index  # type: ignore[assignment]
         return self._images[index], torch.full((len(index),), 1.0 / len(index), device=index.device)
+
+
+PRIORS.register(
+    PriorRecord(
+        name="exemplar",
+        label="Exemplar",
+        build=lambda config, latent, images, generator: ExemplarPrior(images, config.components, config.neighbours),
+        place=50,
+        published={"ai2021": "Exemplar prior"},
+        on_images=True,
+    )
+)

@@ -7,6 +7,7 @@ from torch import nn
 
 from bpc.vae.models import LatentModel
 from bpc.vae.priors.base import Components, Prior
+from bpc.vae.priors.record import PRIORS, PriorRecord
 
 __all__ = ["MixtureOfGaussians", "StandardGaussian"]
 
@@ -37,3 +38,23 @@ class MixtureOfGaussians(Prior):
 
     def components(self, model: LatentModel) -> Components:
         return Components(self.means, self.log_vars, self.log_weights)
+
+
+PRIORS.register(
+    PriorRecord(
+        name="gaussian",
+        label="Gaussian",
+        build=lambda config, latent, images, generator: StandardGaussian(latent),
+        place=0,
+        published={"ai2021": "Gaussian prior", "tomczak2018": "standard"},
+    )
+)
+PRIORS.register(
+    PriorRecord(
+        name="mog",
+        label="Mixture of Gaussians",
+        build=lambda config, latent, images, generator: MixtureOfGaussians(latent, config.components, generator),
+        place=10,
+        published={"tomczak2018": "MoG"},
+    )
+)

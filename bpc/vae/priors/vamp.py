@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from bpc.vae.models import LatentModel
 from bpc.vae.priors.base import Components, Prior
+from bpc.vae.priors.record import PRIORS, PriorConfig, PriorRecord, some_images
 
 __all__ = ["VampPrior"]
 
@@ -40,3 +41,38 @@ class VampPrior(Prior):
 
     def pseudo_inputs(self) -> tuple[Tensor, Tensor]:
         return self.inputs.detach().clamp(0.0, 1.0), self.log_weights.detach().softmax(0)
+
+
+def _build(config: PriorConfig, images: Tensor, generator: torch.Generator, *, learn: bool, weights: bool) -> Prior:
+    start = some_images(images, config.components, generator)
+    if learn and not config.real_start:
+        start = (0.5 + 0.01 * torch.randn(start.shape, generator=generator)).to(images.device)
+    return VampPrior(start, learn_inputs=learn, learn_weights=weights)
+
+
+PRIORS.register(
+    PriorRecord(
+        name="vampprior",
+        label="VampPrior",
+        build=lambda config, latent, images, generator: _build(config, images, generator, learn=True, weights=False),
+        place=20,
+        published={"ai2021": "VampPrior", "tomczak2018": "VampPrior"},
+    )
+)
+PRIORS.register(
+    PriorRecord(
+        name="vampprior-data",
+        label="VampPrior, data",
+        build=lambda config, latent, images, generator: _build(config, images, generator, learn=False, weights=False),
+        place=30,
+        published={"tomczak2018": "VampPrior data"},
+    )
+)
+PRIORS.register(
+    PriorRecord(
+        name="vampprior-weighted",
+        label="VampPrior, weighted",
+        build=lambda config, latent, images, generator: _build(config, images, generator, learn=True, weights=True),
+        place=40,
+    )
+)
