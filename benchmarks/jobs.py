@@ -87,7 +87,7 @@ def iteration(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     with contextlib.nullcontext() if job.get("naive") else FlopCounterMode(display=False) as counter:
         next(loop)
     flops = 0 if counter is None else counter.get_total_flops()
-    return {"seconds": _times(loop, device), "flops": flops, "unit": "s an iteration"}
+    return {"seconds": _times(loop, device), "flops": flops, "unit": "s per iteration"}
 
 
 def _times(loop: Any, device: torch.device) -> list[float]:
@@ -121,7 +121,7 @@ def experts(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     return {
         "seconds": times,
         "flops": 0 if counter is None else counter.get_total_flops() / (k * 256),
-        "unit": "s an image",
+        "unit": "s per image",
     }
 
 
@@ -154,7 +154,7 @@ def whole_experts(job: Job, data: Dataset, device: torch.device) -> dict[str, An
             config = ExpertConfig(augment=AugmentConfig())
             list(train_experts(store, net, few, config, num_experts=1, epochs=1, seed=0, at_once=at_once))
             times.append((time.perf_counter() - started) / images)
-    return {"seconds": times, "flops": 0, "unit": "s an image"}
+    return {"seconds": times, "flops": 0, "unit": "s per image"}
 
 
 def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def curves(measure: Measurements, out: Path) -> None:
                 axes[1, column].plot(xs, zs, **style)
         for axis in axes[:, column]:
             _ticks(axis, values)
-        axes[0, column].set(yscale="log", title=title, ylabel="seconds an iteration")
+        axes[0, column].set(yscale="log", title=title, ylabel="seconds per iteration")
         axes[1, column].set(yscale="log", ylabel="peak memory (GB)", xlabel=title.split(" (")[0])
     for column, (title, (name, values, fixed)) in enumerate(MANY.items(), len(CURVES)):
         answers = [(value, measure(**fixed, **{name: value})) for value in values]

@@ -89,7 +89,7 @@ def main() -> None:
         f"100, squared error; from {args.steps} timed steps (3 for 25,000 exemplars), median (min to max). The update of the "
         "pseudocoreset is one pass over the data, every 10 epochs.",
         "",
-        "| prior (components) | s an epoch | of Gaussian | s an update | s an epoch, updates included | of Gaussian |",
+        "| prior (components) | s per epoch | of Gaussian | s per update | s per epoch, updates included | of Gaussian |",
         "| :-- | --: | --: | --: | --: | --: |",
         *rows,
         "",

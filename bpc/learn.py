@@ -36,7 +36,7 @@ def learn(
 ) -> Pseudocoreset:
     """Learn for `steps` steps in the run's folder, going on from its checkpoint if it has one.
 
-    Writes ``checkpoint.safetensors`` now and then, a line of ``log.jsonl`` a step, and ``coreset.safetensors`` at the end.
+    Writes ``checkpoint.safetensors`` now and then, a line of ``log.jsonl`` per step, and ``coreset.safetensors`` at the end.
 
     Args:
         run: the folder.
@@ -59,7 +59,7 @@ def learn(
         seconds = step_seconds(divergence, state.coreset, window, real)
         if seconds is not None and seconds * (steps - state.step) > 60:
             left = duration(seconds * (steps - state.step))
-            say(f"About {seconds:.2g} s a step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
+            say(f"About {seconds:.2g} s per step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
     begun = time.monotonic()
 
     def took(now: DistillState) -> None:

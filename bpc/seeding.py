@@ -1,4 +1,4 @@
-"""Randomness as an argument: seeds derived from one run seed by name, and one generator a chain."""
+"""Randomness as an argument: seeds derived from one run seed by name, and one generator per chain."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def run_chains(
     Args:
         plan: kernel, start, iterations.
         recorder: takes the draws.
-        seeds: one a chain.
+        seeds: one per chain.
         num_params: p.
         device: where chains live.
         checkpoint: file, or None.

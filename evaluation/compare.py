@@ -135,7 +135,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
             with one seed on either side.
         published, published_std: under the protocols `kim2022` and `kim2022-scaled` only.
         runs, seconds: how many runs and how much wall time it took (sum over distinct seeds); values: tuple,
-            one a seed.
+            one per seed.
     """
     rows = clean_rows(rows)
     rows = rows[~rows["metric"].str.contains("@", regex=False)]

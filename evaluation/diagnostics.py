@@ -117,7 +117,7 @@ def diagnose(data: az.InferenceData) -> Diagnostics:
         fault(np.ptp(density, axis=1) == 0, "stood still")
     least = MIN_DRAWS if c > 1 else 2 * MIN_DRAWS
     if s < least:
-        faults.append(f"{s} draws a chain; R-hat and ESS need {least} or more")
+        faults.append(f"{s} draws per chain; R-hat and ESS need {least} or more")
 
     per_image = np.moveaxis(tracked, 2, 0).reshape(tracked.shape[2], -1)
     constant = (per_image == per_image[:, :1]).all(1)  # nan is not equal to itself

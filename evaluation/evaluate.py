@@ -1,4 +1,4 @@
-"""Score coresets as published: one short chain a seed, on the leading axis, predictive streamed, checkpoints on the way.
+"""Score coresets as published: one short chain per seed, on the leading axis, predictive streamed, checkpoints on the way.
 
 The protocols `kim2022` and `kim2022-scaled` are scored here; `exact` is in `evaluation.exact`.
 """
@@ -118,7 +118,7 @@ def evaluate(
         dataset: on the device to use; its test split is scored.
         coresets: one for all chains, or one for each seed.
         config: sampler, protocol, test images.
-        seeds: one a chain.
+        seeds: one per chain.
         augment: for A-SGHMC, the augmentation the coreset was trained with.
         extra: corrupted images; `SHIFTED` metrics of each go into the results as ``accuracy@fog-3``, and `mce`.
         chains_at_once: chains per block; 0 chooses by memory.

@@ -37,7 +37,7 @@ def score(
     memory_budget: float | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> None:
-    """Evaluate and write ``rows.csv`` (one row a seed and metric) and ``predictive-*.safetensors`` in the run's folder.
+    """Evaluate and write ``rows.csv`` (one row per seed and metric) and ``predictive-*.safetensors`` in the run's folder.
 
     Seeds whose rows are there are skipped, so calling this again finishes what was interrupted.
 

@@ -131,7 +131,7 @@ def load_cifar100(folder: Path) -> Dataset:
     with reading(path):
         names = tuple(path.read_text(encoding="utf-8", errors="replace").split())
     if len(names) != 100:
-        raise bad_file(path, f"{len(names)} class names", "100, one a line")
+        raise bad_file(path, f"{len(names)} class names", "100, one per line")
     return Dataset(
         name="cifar100",
         train=_read_records(folder, ("train.bin",), counts, label_bytes=2, classes=100),

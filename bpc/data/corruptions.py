@@ -1,6 +1,6 @@
 """The 15 corruptions of CIFAR-10-C (Hendrycks & Dietterich 2019) at 5 severities, with the constants of its authors.
 
-Each corruption is a function of float images (n, h, w, 3) in [0, 255], a severity from 1 to 5 and one random generator an image;
+Each corruption is a function of float images (n, h, w, 3) in [0, 255], a severity from 1 to 5 and one random generator per image;
 it answers with floats that the caller cuts off to whole pixel values (cut off and not rounded, as the official files were).
 The constants belong to 32 x 32 images. Where the authors' code does something odd that is in their files, so does this, and
 says so.
@@ -63,7 +63,7 @@ def corrupt(
         raise DataError(f"Images to corrupt need {SMALLEST} pixels a side; got {tuple(images.shape[2:])}.")
     numbers = range(len(images)) if index is None else index
     if len(numbers) != len(images):
-        raise DataError(f"{len(numbers)} numbers came for {len(images)} images to corrupt; give one an image.")
+        raise DataError(f"{len(numbers)} numbers came for {len(images)} images to corrupt; give one per image.")
     out = torch.empty(images.shape, dtype=torch.uint8)
     block = max(1, BLOCK_PIXELS // (images.shape[2] * images.shape[3]))
     for start in range(0, len(images), block):

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 GRAY_MODES = frozenset({"1", "L", "LA", "La"})
-DEEP_MODES = ("I", "F")  # 16 or 32 bits a pixel: how they map to 0..255 is the user's to say
+DEEP_MODES = ("I", "F")  # 16 or 32 bits per pixel: how they map to 0..255 is the user's to say
 
 # ImageNet's identifiers of the ten classes, in label order, and what they are.
 IMAGENETTE_CLASSES = {
@@ -108,7 +108,7 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
             )
         classes[sub.name] = files
     if not classes:
-        raise bad_file(folder, "no folders in it", "one folder of images a class", "Sort the images into such folders")
+        raise bad_file(folder, "no folders in it", "one folder of images per class", "Sort the images into such folders")
     return classes
 
 

@@ -280,7 +280,7 @@ def _build(path: Path, side: int | None, parts: dict[str, npt.NDArray[Any]], cla
             raise bad_file(
                 path,
                 f"{min(counts)} image of class {classes[int(np.argmin(counts))]}",
-                "at least 2 a class, one of them to test",
+                "at least 2 per class, one of them to test",
                 "Add images, or give a test split of your own",
             )
         train, test = stratified_split(labels, [max(1, (2 * count + 5) // 10) for count in counts], seed=0)

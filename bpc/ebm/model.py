@@ -152,7 +152,7 @@ def sample_prior(
 
     Args:
         model: its prior is the target, of all classes together, or of each chain's own where `labels` (k,) are given.
-        start: a state a chain.
+        start: a state per chain.
         rng: on the device of `start`; the chains share its stream.
         steps: T_LD.
         step_size: s.

@@ -153,7 +153,7 @@ class Augmented(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Means since the last record; nats a image."""
+    """Means since the last record; nats per image."""
 
     iteration: int
     reconstruction: float

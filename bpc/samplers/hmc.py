@@ -83,7 +83,7 @@ def leapfrog(
     steps: int,
     inverse_mass: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`steps` leapfrog steps: half kick, drift, half kick, with one gradient a step.
+    """`steps` leapfrog steps: half kick, drift, half kick, with one gradient per step.
 
     Args:
         density_and_grad: (k, p) -> log density (k,), gradient (k, p).

@@ -106,7 +106,7 @@ def kim2022_hmc(log_density: LogDensity, config: Kim2022HMCConfig) -> Kernel[Kim
 def asghmc(
     log_density: Callable[[Tensor, ChainGenerators], Tensor], config: ASGHMCConfig
 ) -> Kernel[ASGHMCState, Kim2022Info]:
-    """Algorithm 3: theta += eps r;  r = (1 - alpha) r + eps grad + N(0, 2 alpha T), m times an iteration.
+    """Algorithm 3: theta += eps r;  r = (1 - alpha) r + eps grad + N(0, 2 alpha T), m times per iteration.
 
     Args:
         log_density: (params (k, p), generators) -> (k,): random, because it augments the coreset anew at each call.

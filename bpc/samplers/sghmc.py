@@ -1,7 +1,7 @@
 r"""Stochastic-gradient HMC (Chen, Fox & Guestrin 2014) that measures what the noise of its gradients does.
 
 dtheta = r / s^2 dt,  dr = (gradient - gamma r) dt + noise. The step is split symmetrically (half drift, half kick, exact friction
-and noise, half kick, half drift; Leimkuhler & Matthews 2013, "ABOBA"), with one gradient a step, taken in the middle. With exact
+and noise, half kick, half drift; Leimkuhler & Matthews 2013, "ABOBA"), with one gradient per step, taken in the middle. With exact
 gradients the error is O(h^2).
 
 **Heat.** A gradient with noise of covariance V acts as a second source of noise: a direction whose variance is v is sampled at

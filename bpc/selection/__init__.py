@@ -51,7 +51,7 @@ def select(
     Args:
         method: the name.
         labels: (n,) int64.
-        ipc: points a class.
+        ipc: points per class.
         num_classes: y.
         features: (n, d): what the method's record says it looks at: inputs of a trained network's last layer, its
             `last_layer_gradients`, or nothing.

@@ -116,7 +116,7 @@ def select_adacore(
 
     Args:
         labels: (n,) int64.
-        ipc: points a class.
+        ipc: points per class.
         num_classes: y.
         features: (n, y) gradients p - y, from which p follows.
         generator: of stochastic greedy, which classes of more than 10,000 points need.

@@ -54,7 +54,7 @@ def part_of(fraction: float, size: int) -> int:
 
 
 def class_members(labels: Tensor, num_classes: int, ipc: int) -> list[Tensor]:
-    """The indices (n_y,) of each class's points, ascending, one tensor a class.
+    """The indices (n_y,) of each class's points, ascending, one tensor per class.
 
     Args:
         labels: (n,) int64 in 0 .. num_classes - 1.

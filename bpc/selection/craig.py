@@ -90,7 +90,7 @@ def select_craig(
 
     Args:
         labels: (n,) int64.
-        ipc: points a class.
+        ipc: points per class.
         num_classes: y.
         features: (n, d) gradients, for example from `last_layer_gradients`.
         generator: of stochastic greedy, which classes of more than 10,000 points need.

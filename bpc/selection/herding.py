@@ -29,7 +29,7 @@ def select_herding(
 
     Args:
         labels: (n,) int64.
-        ipc: points a class.
+        ipc: points per class.
         num_classes: y.
         features: (n, d), e.g. the inputs of a trained network's last layer.
         generator: not used.

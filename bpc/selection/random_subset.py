@@ -23,7 +23,7 @@ def select_random(
 
     Args:
         labels: (n,) int64.
-        ipc: points a class.
+        ipc: points per class.
         num_classes: y.
         features: not used.
         generator: each class takes a permutation of its size from it.

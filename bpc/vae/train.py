@@ -39,7 +39,7 @@ class TrainConfig:
 
     Attributes:
         lr: of Adam.
-        batch_size: images a step.
+        batch_size: images per step.
         epochs: at most.
         warmup: epochs over which the KL's factor rises to 1.
         patience: epochs without a better validation bound after which training stops (look-ahead).

@@ -31,16 +31,16 @@ def plot_coreset_grid(
     class_names: Sequence[str] | None = None,
     max_ipc: int = 10,
 ) -> list[Path]:
-    """The images of a coreset, one row a class (Kim et al., 2022, Figure 8).
+    """The images of a coreset, one row per class (Kim et al., 2022, Figure 8).
 
     Args:
         coreset: shown as pixels in [0, 1].
         path: PNG; a PDF is written beside it.
-        class_names: one a class; the number of the class otherwise.
+        class_names: one per class; the number of the class otherwise.
         max_ipc: images shown of each class.
     """
     if class_names is not None and len(class_names) != coreset.num_classes:
-        raise ConfigError(f"{len(class_names)} class names for {coreset.num_classes} classes; expected one a class.")
+        raise ConfigError(f"{len(class_names)} class names for {coreset.num_classes} classes; expected one per class.")
     names = list(class_names) if class_names is not None else [f"class {c}" for c in range(coreset.num_classes)]
     rows, kept = _by_class(coreset, max_ipc)
     columns = max(map(len, rows))
@@ -71,7 +71,7 @@ def plot_coresets_side_by_side(
     Args:
         coresets: one panel each, in this order.
         path: PNG; a PDF is written beside it.
-        per_class: images of each class; 1 folds the classes into a block, more give one row a class.
+        per_class: images of each class; 1 folds the classes into a block, more give one row per class.
         titles: of the panels; method and ipc otherwise.
     """
     if not coresets or (titles is not None and len(titles) != len(coresets)):

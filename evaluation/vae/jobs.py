@@ -68,7 +68,7 @@ def evaluate_job(
         say(f"{path} holds these scores already.")
     else:
         started = time.monotonic()
-        with progress(f"Importance sampling ({samples:,} draws an image)", count) as report:
+        with progress(f"Importance sampling ({samples:,} draws per image)", count) as report:
             found = score(
                 trained.model, trained.prior, trained.data, samples=samples, test_images=test_images,
                 seed=trained.settings.seed, report=lambda done: report.update(done, ""),

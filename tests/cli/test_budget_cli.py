@@ -39,5 +39,5 @@ def test_a_long_run_begins_with_an_estimate(place):
         "long",
     ]
     said = place.until(*long, line="About")
-    assert "s a step here" in said
+    assert "s per step here" in said
     assert "for 1,000,000 steps" in said

@@ -88,7 +88,7 @@ def test_the_recursion_by_hand(labels, temperature):
 
 
 def test_one_stream_for_all_chains():
-    """As many numbers a step as all chains need, whatever else comes from the stream."""
+    """As many numbers per step as all chains need, whatever else comes from the stream."""
     shared, plain = SharedGenerator(seeded(5), 4), seeded(5)
     assert len(shared) == 4
     assert torch.equal(shared.normal(3), torch.randn(4, 3, generator=plain))

@@ -205,7 +205,7 @@ def test_one_chain_is_compared_with_itself():
 def test_too_few_draws_are_said(c, s):
     found = diagnose(to_inference_data(**draws(c=c, s=s)))
     assert not found.mixed and math.isnan(found.rhat_log_density) and math.isnan(found.ess_bulk)
-    assert any(f"{s} draws a chain" in reason for reason in found.reasons)
+    assert any(f"{s} draws per chain" in reason for reason in found.reasons)
     enough = diagnose(to_inference_data(**draws(c=c, s=s + 1)))
     assert not enough.mixed and math.isfinite(enough.rhat_log_density) and math.isfinite(enough.rhat_predictions)
 

@@ -43,7 +43,7 @@ def worst_z(params, target):
     )
 
 
-# four steps a draw: without mass adaptation, six of the adapted size are a whole period of a target's narrowest direction
+# four steps per draw: without mass adaptation, six of the adapted size are a whole period of a target's narrowest direction
 MOMENTS = BackendSettings(warmup=100, samples=150, leapfrog_steps=4, step_size=0.1)
 
 
@@ -118,7 +118,7 @@ def test_a_trajectory_into_nan_is_a_divergence_and_never_a_draw(backend, sampler
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
 def test_samples_start_where_the_warm_up_ended(backend):
-    """From a thousand standard deviations away, one leapfrog step a draw: no chain may go back there. (hamiltorch's sampler
+    """From a thousand standard deviations away, one leapfrog step per draw: no chain may go back there. (hamiltorch's sampler
     does so when it rejects the first draw after its burn-in, here in four chains of twenty.)"""
     need(backend)
     settings = BackendSettings(warmup=300, samples=1, leapfrog_steps=1)

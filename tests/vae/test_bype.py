@@ -75,7 +75,7 @@ def test_updates_bring_the_posteriors_together(case):
     assert values[-1] < 0.25 * values[0]
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    assert int(prior.taken) == 4 * 3  # N / B steps an update
+    assert int(prior.taken) == 4 * 3  # N / B steps per update
     assert float(prior.points.min()) >= 0 and float(prior.points.max()) <= 1
 
 

@@ -46,7 +46,7 @@ def sample(
             with one for all batches the chains; the others run one after the other.
         initial: (k, p).
         settings: sampler and lengths.
-        seeds: one a chain.
+        seeds: one per chain.
         report: called with the iterations done (of all chains) and a note.
 
     Raises:

@@ -76,7 +76,7 @@ class _FixedSteps(HMC):
 
     @property
     def num_steps(self) -> int:
-        """Leapfrog steps a draw."""
+        """Leapfrog steps per draw."""
         return self.fixed_steps
 
 

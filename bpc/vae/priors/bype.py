@@ -56,8 +56,8 @@ class BypePrior(Prior):
         total: N.
         interval: k, epochs between updates.
         step: gamma, the first step size.
-        samples: S, draws of p(z | U, w) a step; 0 is m.
-        batch: B, training images a step.
+        samples: S, draws of p(z | U, w) per step; 0 is m.
+        batch: B, training images per step.
         steps: of Adam an update; 0 is one pass, N / B.
     """
 

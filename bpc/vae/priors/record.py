@@ -25,9 +25,9 @@ class PriorConfig:
         neighbours: exemplar: nearest exemplars that a training step uses; 0 is all.
         interval: bype: epochs between updates of the pseudocoreset (k).
         step: bype: its first step size (gamma).
-        samples: bype: draws of the latent a step (S); 0 is `components`.
-        coreset_batch: bype: training images a step (B).
-        coreset_steps: bype: steps an update; 0 is one pass over the training images.
+        samples: bype: draws of the latent per step (S); 0 is `components`.
+        coreset_batch: bype: training images per step (B).
+        coreset_steps: bype: steps per update; 0 is one pass over the training images.
         real_start: vampprior: pseudo-inputs start at training images; False: at the paper's noise, N(0.5, 0.01^2) about grey.
     """
 
