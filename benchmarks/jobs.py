@@ -104,7 +104,7 @@ def _times(loop: Any, device: torch.device) -> list[float]:
 
 
 def experts(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
-    """Seconds an image, summed over experts, of training epochs on a part of the data: batch 256, augmented."""
+    """Seconds per image, summed over experts, of training epochs on a part of the data: batch 256, augmented."""
     net, k, images = convnet(job, data), job.get("experts", 1), job.get("images", 2048)
     few = dataclasses.replace(data, train=data.train.take(torch.arange(images, device=device)))
     config = ExpertConfig(augment=AugmentConfig())
@@ -158,7 +158,7 @@ def whole_experts(job: Job, data: Dataset, device: torch.device) -> dict[str, An
 
 
 def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
-    """Seconds a leapfrog step, summed over chains, of HMC on one density by one of the backends (or `naive.hmc`)."""
+    """Seconds per leapfrog step, summed over chains, of HMC on one density by one of the backends (or `naive.hmc`)."""
     chains, backend = job.get("chains", 8), job.get("backend", "native")
     if not job.get("naive") and not available(backend):
         return {"missing": f"{backend} is not installed"}
@@ -198,7 +198,7 @@ def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         leaf = begin[:1].clone().requires_grad_(True)
         torch.autograd.grad(posterior(leaf).sum(), leaf)
-    return {"seconds": times[1:], "flops": counter.get_total_flops(), "unit": "s a leapfrog step"}
+    return {"seconds": times[1:], "flops": counter.get_total_flops(), "unit": "s per leapfrog step"}
 
 
 def load(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:

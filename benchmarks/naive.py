@@ -2,7 +2,7 @@
 
 One `nn.Sequential`, one parameter vector at a time, plain autograd: BPC-W keeps the graph of all L_u inner steps, BPC-fKL that
 of all S pairs of losses, BPC-rKL its S x m scores; experts are trained one after the other; HMC runs chain by chain with two
-gradients a leapfrog step. Every function takes its random numbers from the generator in the product's order, so each result
+gradients per leapfrog step. Every function takes its random numbers from the generator in the product's order, so each result
 equals the product's to rounding (tests/benchmarks/test_naive.py). The augmentation is the product's own: it is not what is
 measured. Coresets have equal weights, which nothing here learns: the gradient with respect to them is nan.
 """

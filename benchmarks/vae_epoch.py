@@ -1,4 +1,4 @@
-"""Seconds an epoch of a VAE under each prior, from timed steps: Table 2 of Ai et al. (2021) on the machine at hand.
+"""Seconds per epoch of a VAE under each prior, from timed steps: Table 2 of Ai et al. (2021) on the machine at hand.
 
     python benchmarks/vae_epoch.py --data-root DIR --out benchmarks/results/vae-mnist/epoch.md
 
@@ -83,7 +83,7 @@ def main() -> None:
         rows.append("| " + " | ".join([*cells, f"{mean:.1f}", f"{mean / base:.2f}"]) + " |")
         print(rows[-1], flush=True)
     text = [
-        "# Seconds an epoch by prior",
+        "# Seconds per epoch by prior",
         "",
         f"{device_name(device)}, torch {versions()['torch']}; MNIST, 50,000 images, VAE of two layers of 300, latent 40, batch "
         f"100, squared error; from {args.steps} timed steps (3 for 25,000 exemplars), median (min to max). The update of the "

@@ -112,7 +112,7 @@ def _time(scale: VaeScale, out: Path, common: Command) -> Iterator[Command]:
                 "--no-pictures",
                 *common,
             ]
-    yield _compare(out, "Seconds an epoch (Ai et al. 2021, Table 2); scored with 10 importance samples only")
+    yield _compare(out, "Seconds per epoch (Ai et al. 2021, Table 2); scored with 10 importance samples only")
 
 
 def _augment(scale: VaeScale, out: Path, common: Command) -> Iterator[Command]:
@@ -174,7 +174,7 @@ def _vamp(scale: VaeScale, out: Path, common: Command) -> Iterator[Command]:
 
 VAE_PLANS = {
     "ai2021-table1": ("Test NLL of four priors with squared error", _density),
-    "ai2021-table2": ("Seconds an epoch: Gaussian, VampPrior, ByPE, Exemplar with 25,000 exemplars", _time),
+    "ai2021-table2": ("Seconds per epoch: Gaussian, VampPrior, ByPE, Exemplar with 25,000 exemplars", _time),
     "ai2021-table3": ("Generative data augmentation, with Table 7's sweep of lambda", _augment),
     "ai2021-table5": ("ByPE-VAE: epochs between updates of the pseudocoreset", _intervals),
     "tomczak2018-table1": ("VampPrior against the standard prior, by dataset and architecture", _vamp),
