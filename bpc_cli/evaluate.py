@@ -66,7 +66,7 @@ def run_evaluate(args: Evaluate) -> Path:
     from bpc.runs import Run, default_out
     from bpc_cli.show import show_table
     from evaluation.compare import method_label
-    from evaluation.evaluate import check_coreset
+    from evaluation.kim2022_chains import check_coreset
 
     coresets = [load_coreset(path) for path in args.coreset]
     seed = args.data.seed

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from bpc.coreset import Pseudocoreset
     from bpc.data import CorruptedCifar10, GeneratedCorruptions
     from bpc.runs import Run
-    from evaluation.evaluate import EvaluationConfig
-    from evaluation.exact import ExactConfig
+    from evaluation.exact_chains import ExactConfig
+    from evaluation.kim2022_chains import Kim2022Config
 
 __all__ = ["ScoringPlan", "random_coresets", "scoring_plan"]
 
@@ -25,7 +25,7 @@ __all__ = ["ScoringPlan", "random_coresets", "scoring_plan"]
 class ScoringPlan:
     """How a command scores: checked settings, and the flags that say on what."""
 
-    config: EvaluationConfig | ExactConfig
+    config: Kim2022Config | ExactConfig
     seeds: tuple[int, ...]
     flags: ScoringFlags
     exact: ExactFlags
@@ -33,7 +33,7 @@ class ScoringPlan:
     @property
     def is_exact(self) -> bool:
         """Whether by one of the exact protocols."""
-        from evaluation.exact import ExactConfig
+        from evaluation.exact_chains import ExactConfig
 
         return isinstance(self.config, ExactConfig)
 
@@ -49,7 +49,7 @@ class ScoringPlan:
 
     def notes(self) -> list[str]:
         """Where the scoring is not at full scale or not as published, for captions."""
-        from evaluation.exact import ExactConfig
+        from evaluation.exact_chains import ExactConfig
 
         notes = [f"{self.flags.test_images:,} test images"] if self.flags.test_images else []
         if isinstance(self.config, ExactConfig):
@@ -76,16 +76,16 @@ class ScoringPlan:
     def _score_as_published(
         self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags
     ) -> None:
-        from evaluation.evaluate import EvaluationConfig
         from evaluation.inputs import every_corruption
-        from evaluation.score import score
+        from evaluation.kim2022_chains import Kim2022Config
+        from evaluation.kim2022_run import score_kim2022
 
-        assert isinstance(self.config, EvaluationConfig)
+        assert isinstance(self.config, Kim2022Config)
         extra = []
         if self.flags.corruptions:
             extra = every_corruption(self._shifted(setting, place), self.flags.corruption_images)
         for group in groups:
-            score(
+            score_kim2022(
                 run,
                 setting.network,
                 setting.dataset,
@@ -104,9 +104,9 @@ class ScoringPlan:
         from bpc.progress import say
         from bpc.runs import default_out
         from evaluation.compare import method_label
-        from evaluation.exact import ExactConfig
+        from evaluation.exact_chains import ExactConfig
         from evaluation.exact_report import write_page
-        from evaluation.exact_score import add_fidelity, score_coresets
+        from evaluation.exact_run import add_fidelity, score_exact
         from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
         from evaluation.predictive import pick_images
         from evaluation.reference import make_reference, reference_record, reference_settings
@@ -146,7 +146,7 @@ class ScoringPlan:
                 checkpoint_seconds=place.checkpoint_seconds,
             )
         for group in groups:
-            score_coresets(
+            score_exact(
                 run,
                 network,
                 dataset,
@@ -200,8 +200,8 @@ def scoring_plan(
     Raises:
         ConfigError: names that do not exist or do not go together, or settings that leave no draw.
     """
-    from evaluation.evaluate import EvaluationConfig
-    from evaluation.exact import ExactConfig
+    from evaluation.exact_chains import ExactConfig
+    from evaluation.kim2022_chains import Kim2022Config
     from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings, kim2022_settings
 
     if flags.protocol in EXACT_PROTOCOLS:
@@ -220,7 +220,7 @@ def scoring_plan(
             )
         names = ("iterations", "burn_in", "leapfrog_steps", "step_size", "penalty")
         overrides = {name: getattr(flags, name) for name in names}
-        config = EvaluationConfig(
+        config = Kim2022Config(
             sampler=sampler, protocol=flags.protocol, test_images=flags.test_images, overrides=overrides
         )
         for ipc in ipcs:

@@ -15,7 +15,7 @@ from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import method_labels
 from evaluation.diagnostics import load_inference_data
-from evaluation.exact_score import REFERENCE_SEEDS, pool
+from evaluation.exact_run import REFERENCE_SEEDS, pool
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import Inputs
 from evaluation.plots import plot_page

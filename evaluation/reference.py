@@ -28,8 +28,8 @@ from bpc.runs import Run, config_hash, missing_outputs, read_run
 from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
-from evaluation.exact import TRACKED, sample_posterior
-from evaluation.exact_score import (
+from evaluation.exact_chains import TRACKED, sample_posterior
+from evaluation.exact_run import (
     REFERENCE_SEEDS,
     Cell,
     diagnostic_rows,

@@ -10,6 +10,7 @@ import torch
 from bpc.coreset import SAFE_NAME, Pseudocoreset, load_coreset
 from bpc.files import load_tensors, own_content
 from evaluation.compare import method_label, method_labels
+from evaluation.kim2022_run import PREDICTIVE_FORMAT
 from evaluation.metrics import MetricSums, empty_sums, update
 from evaluation.plots import (
     plot_coreset_grid,
@@ -17,7 +18,6 @@ from evaluation.plots import (
     plot_fourier_diagonal,
     plot_reliability,
 )
-from evaluation.score import PREDICTIVE_FORMAT
 
 __all__ = ["find_coresets", "find_predictives", "write_figures"]
 

@@ -11,7 +11,7 @@ from bpc.distill import OuterConfig, distill, initial_coreset, start
 from bpc.divergences import ForwardKL, ForwardKLConfig
 from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
-from evaluation.evaluate import EvaluationConfig, evaluate
+from evaluation.kim2022_chains import Kim2022Config, sample_kim2022
 from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 
 data = load_dataset("digits")
@@ -30,8 +30,8 @@ with TemporaryDirectory() as folder:
 about = {"mean": data.mean, "std": data.std, "dataset": data.name, "num_classes": data.num_classes}
 for method, (points, labels, weights, *_) in {"random": first.coreset, "fkl": state.coreset}.items():
     coreset = Pseudocoreset(points=points, labels=labels, weights=weights, method=method, **about)
-    config = EvaluationConfig(sampler="hmc", protocol="kim2022-scaled")
-    (chains,) = evaluate(network, data, [coreset], config, seeds=range(5))
+    config = Kim2022Config(sampler="hmc", protocol="kim2022-scaled")
+    (chains,) = sample_kim2022(network, data, [coreset], config, seeds=range(5))
     accuracy, nll = chains.metrics["accuracy"], chains.metrics["nll"]
     print(f"\n{method:>6}: accuracy {accuracy.mean():.3f} ± {accuracy.std():.3f}, NLL {nll.mean():.2f} nats", end="")
 print()

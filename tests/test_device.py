@@ -13,9 +13,9 @@ from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.presets import distill_preset, make_divergence
 from bpc.selection import build_coreset, select
-from evaluation.evaluate import EvaluationConfig, evaluate
-from evaluation.exact import ExactConfig, sample_coresets
+from evaluation.exact_chains import ExactConfig, sample_exact
 from evaluation.inputs import Inputs, mixed_corruptions
+from evaluation.kim2022_chains import Kim2022Config, sample_kim2022
 from evaluation.protocols import ExactSettings
 from expert_trajectories import ExpertConfig, TrajectoryStore, store_meta, train_experts
 
@@ -103,8 +103,8 @@ def test_experts_distillation_and_scores(device, net, digits, tmp_path):
     index = select("random", data.train.labels.cpu(), 1, 10, generator=torch.Generator().manual_seed(0))
     coreset = build_coreset(data, index, method="random", seed=0)
     for sampler in ("hmc", "asghmc"):
-        scoring = EvaluationConfig(sampler=sampler, test_images=40, overrides={"iterations": 3, "burn_in": 1})
-        (block,) = evaluate(net, data, [coreset], scoring, seeds=[0, 1], augment=config.augment)
+        scoring = Kim2022Config(sampler=sampler, test_images=40, overrides={"iterations": 3, "burn_in": 1})
+        (block,) = sample_kim2022(net, data, [coreset], scoring, seeds=[0, 1], augment=config.augment)
         assert block.probs.shape == (2, 40, 10)
         assert torch.isfinite(block.metrics["nll"]).all()
 
@@ -120,7 +120,7 @@ def test_exact_posteriors(device, net, digits, sampler):
     )
     shifted = mixed_corruptions(GeneratedCorruptions(digits.test.take(torch.arange(20)), ("fog",)), 10)
     asked = [Inputs("test", data.test), shifted._replace(split=shifted.split.to(device))]
-    (result,) = sample_coresets(net, data, [coreset], ExactConfig(settings=settings), seeds=[0], inputs=asked)
+    (result,) = sample_exact(net, data, [coreset], ExactConfig(settings=settings), seeds=[0], inputs=asked)
     assert {name: tuple(p.shape) for name, p in result.probs.items()} == {
         "test": (2, 500, 10),
         "corrupted": (2, 10, 10),

@@ -9,7 +9,7 @@ import torch
 from bpc.data import Split
 from bpc.errors import ConfigError, FileFormatError
 from bpc.models import ConvNet, ConvNetConfig
-from evaluation.exact import spread
+from evaluation.exact_chains import spread
 from evaluation.inputs import Inputs
 from evaluation.predictive import pick_images
 from evaluation.protocols import ExactSettings

@@ -5,8 +5,8 @@ import torch
 
 from bpc.errors import FileFormatError
 from bpc.files import save_tensors
+from evaluation.kim2022_run import PREDICTIVE_FORMAT
 from evaluation.report import find_predictives
-from evaluation.score import PREDICTIVE_FORMAT
 
 GOOD = {"dataset": "digits", "ipc": "1", "sampler": "hmc", "protocol": "kim2022", "method": "fkl"}
 TENSORS = {"probs": torch.full((4, 2), 0.5), "labels": torch.tensor([0, 1, 0, 1])}

@@ -19,12 +19,12 @@ from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
 from evaluation.diagnostics import Diagnostics, diagnose, save_inference_data, to_inference_data
-from evaluation.exact import ExactConfig, ExactResult, Traces, sample_coresets
+from evaluation.exact_chains import ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
+from evaluation.kim2022_run import PREDICTIVE_FORMAT
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
 from evaluation.rows import Row, RowWriter, read_rows
-from evaluation.score import PREDICTIVE_FORMAT
 
 if TYPE_CHECKING:
     import arviz as az
@@ -39,7 +39,7 @@ __all__ = [
     "pool",
     "predictive_name",
     "save_inference",
-    "score_coresets",
+    "score_exact",
     "warn_of_heat",
     "write_result",
     "written_seeds",
@@ -64,7 +64,7 @@ def written_seeds(run: Run, cell: Cell) -> set[int]:
     return {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
 
 
-def score_coresets(
+def score_exact(
     run: Run,
     network: Network,
     dataset: Dataset,
@@ -79,7 +79,7 @@ def score_coresets(
 
     Args:
         run: the folder.
-        network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact.sample_coresets`.
+        network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact_chains.sample_exact`.
     """
     first = coresets[0]
     cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
@@ -91,7 +91,7 @@ def score_coresets(
     settings = config.settings
     total = (settings.warmup + settings.samples) * settings.chains * len(seeds)
     with progress(f"Sampling {first.method} by {config.sampler} ({config.protocol})", total) as report:
-        for result in sample_coresets(
+        for result in sample_exact(
             network,
             dataset,
             coresets,

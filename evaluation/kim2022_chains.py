@@ -1,6 +1,6 @@
 """Score coresets as published: one short chain per seed, on the leading axis, predictive streamed, checkpoints on the way.
 
-The protocols `kim2022` and `kim2022-scaled` are scored here; `exact` is in `evaluation.exact`.
+The protocols `kim2022` and `kim2022-scaled` are scored here; `exact` is sampled in `evaluation.exact_chains`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from evaluation.metrics import SHIFTED
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import KIM2022_PROTOCOLS, KIM2022_SAMPLERS, ChainPlan, kim2022_plan, kim2022_settings
 
-__all__ = ["BlockResult", "EvaluationConfig", "check_coreset", "evaluate", "iterations", "shifted_metrics"]
+__all__ = ["BlockResult", "Kim2022Config", "check_coreset", "iterations", "sample_kim2022", "shifted_metrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class Kim2022Config:
     """What is sampled and scored.
 
     Attributes:
@@ -91,11 +91,11 @@ def check_coreset(coreset: Pseudocoreset, dataset: Dataset, network: Network) ->
         )
 
 
-def evaluate(
+def sample_kim2022(
     network: Network,
     dataset: Dataset,
     coresets: Sequence[Pseudocoreset],
-    config: EvaluationConfig,
+    config: Kim2022Config,
     *,
     seeds: Sequence[int],
     augment: AugmentConfig | None = None,
@@ -179,7 +179,7 @@ def shifted_metrics(extra: Sequence[Inputs]) -> list[str]:
     return [f"{metric}@{i.name}" for i in extra for metric in SHIFTED] + (["mce"] if extra else [])
 
 
-def iterations(network: Network, coreset: Pseudocoreset, config: EvaluationConfig) -> int:
+def iterations(network: Network, coreset: Pseudocoreset, config: Kim2022Config) -> int:
     """Iterations of one chain, burn-in included."""
     return kim2022_settings(
         config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides
@@ -191,7 +191,7 @@ def _plan(
     coreset: Pseudocoreset,
     points: Tensor,
     weights: Tensor,
-    config: EvaluationConfig,
+    config: Kim2022Config,
     augment: AugmentConfig | None,
 ) -> ChainPlan:
     settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import evaluation.evaluate as evaluate_module
 from bpc.augment import AugmentConfig
 from bpc.coreset import Pseudocoreset
 from bpc.errors import ConfigError
@@ -15,8 +14,9 @@ from bpc.samplers import kim2022 as kim2022_module
 from bpc.samplers.kim2022_presets import sampling_preset
 from bpc.seeding import make_generator
 from bpc.selection import build_coreset, select
-from evaluation.evaluate import EvaluationConfig, check_coreset, evaluate, shifted_metrics
+from evaluation import kim2022_chains
 from evaluation.inputs import Inputs, foreign
+from evaluation.kim2022_chains import Kim2022Config, check_coreset, sample_kim2022, shifted_metrics
 from evaluation.metrics import compute, ece_kim2022, empty_sums, update
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import kim2022_plan, kim2022_settings
@@ -37,7 +37,7 @@ def random_coreset(digits, seed) -> Pseudocoreset:
     return build_coreset(digits, index, method="random", seed=seed)
 
 
-SHORT = EvaluationConfig(test_images=60, overrides={"iterations": 6, "burn_in": 3, "leapfrog_steps": 2})
+SHORT = Kim2022Config(test_images=60, overrides={"iterations": 6, "burn_in": 3, "leapfrog_steps": 2})
 
 
 def test_predictive_is_the_mean_of_softmaxes(net, digits):
@@ -112,9 +112,9 @@ def test_coresets_keep_their_own_weights(net, digits):
     """Two weighted coresets, one for each seed: each is scored as if alone, and not by the first one's weights."""
     cores = [random_coreset(digits, s) for s in (0, 1)]
     cores = [c.replace(weights=w) for c, w in zip(cores, (torch.ones(10), torch.arange(1.0, 11.0) ** 2), strict=True)]
-    (both,) = evaluate(net, digits, cores, SHORT, seeds=[3, 4])
-    (alone,) = evaluate(net, digits, [cores[1]], SHORT, seeds=[4])
-    (ignored,) = evaluate(net, digits, [cores[1].replace(weights=torch.ones(10))], SHORT, seeds=[4])
+    (both,) = sample_kim2022(net, digits, cores, SHORT, seeds=[3, 4])
+    (alone,) = sample_kim2022(net, digits, [cores[1]], SHORT, seeds=[4])
+    (ignored,) = sample_kim2022(net, digits, [cores[1].replace(weights=torch.ones(10))], SHORT, seeds=[4])
     torch.testing.assert_close(both.probs[1], alone.probs[0], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(both.probs[1], ignored.probs[0], rtol=1e-2, atol=1e-3)
 
@@ -146,10 +146,10 @@ def test_scaled_penalty():
 @pytest.mark.parametrize("sampler", ["hmc", "asghmc"])
 def test_chains_together_equal_chains_alone(net, digits, sampler):
     coresets = [random_coreset(digits, s) for s in range(3)]
-    config = EvaluationConfig(sampler=sampler, test_images=60, overrides=SHORT.overrides)
+    config = Kim2022Config(sampler=sampler, test_images=60, overrides=SHORT.overrides)
     augment = AugmentConfig()
-    (together,) = evaluate(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=3)
-    alone = list(evaluate(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=1))
+    (together,) = sample_kim2022(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=3)
+    alone = list(sample_kim2022(net, digits, coresets, config, seeds=[0, 1, 2], augment=augment, chains_at_once=1))
     assert [b.seeds for b in alone] == [[0], [1], [2]]
     for i, block in enumerate(alone):
         torch.testing.assert_close(block.probs[0], together.probs[i], rtol=1e-4, atol=1e-6)
@@ -158,8 +158,8 @@ def test_chains_together_equal_chains_alone(net, digits, sampler):
 
 def test_hmc_never_augments_and_asghmc_does(net, digits, coreset):
     def probs(sampler, augment):
-        config = EvaluationConfig(sampler=sampler, test_images=30, overrides=SHORT.overrides)
-        (block,) = evaluate(net, digits, [coreset], config, seeds=[0], augment=augment)
+        config = Kim2022Config(sampler=sampler, test_images=30, overrides=SHORT.overrides)
+        (block,) = sample_kim2022(net, digits, [coreset], config, seeds=[0], augment=augment)
         return block.probs
 
     assert torch.equal(probs("hmc", None), probs("hmc", AugmentConfig()))
@@ -168,18 +168,18 @@ def test_hmc_never_augments_and_asghmc_does(net, digits, coreset):
 
 def test_samples_are_kept_from_burn_in_on(net, digits, coreset, monkeypatch):
     added = []
-    original = evaluate_module.Predictive.add
+    original = kim2022_chains.Predictive.add
     monkeypatch.setattr(
-        evaluate_module.Predictive, "add", lambda self, params: added.append(params) or original(self, params)
+        kim2022_chains.Predictive, "add", lambda self, params: added.append(params) or original(self, params)
     )
-    list(evaluate(net, digits, [coreset], SHORT, seeds=[0]))
+    list(sample_kim2022(net, digits, [coreset], SHORT, seeds=[0]))
     assert len(added) == 3
 
 
 @pytest.mark.parametrize("protocol", ["kim2022", "kim2022-scaled"])
 def test_resumed_is_uninterrupted(net, digits, coreset, tmp_path, monkeypatch, protocol):
-    config = EvaluationConfig(protocol=protocol, test_images=40, overrides=SHORT.overrides)
-    (whole,) = evaluate(net, digits, [coreset], config, seeds=[0, 1])
+    config = Kim2022Config(protocol=protocol, test_images=40, overrides=SHORT.overrides)
+    (whole,) = sample_kim2022(net, digits, [coreset], config, seeds=[0, 1])
     options = {"seeds": [0, 1], "file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
 
     class Killed(Exception):
@@ -190,9 +190,9 @@ def test_resumed_is_uninterrupted(net, digits, coreset, tmp_path, monkeypatch, p
             raise Killed
 
     with pytest.raises(Killed):
-        list(evaluate(net, digits, [coreset], config, report=die, **options))
+        list(sample_kim2022(net, digits, [coreset], config, report=die, **options))
     assert list(tmp_path.glob("chains-*.safetensors"))
-    (resumed,) = evaluate(net, digits, [coreset], config, **options)
+    (resumed,) = sample_kim2022(net, digits, [coreset], config, **options)
     assert torch.equal(resumed.probs, whole.probs)
     for name, value in whole.metrics.items():
         assert torch.equal(resumed.metrics[name], value), name
@@ -209,10 +209,10 @@ def test_a_diverged_chain_is_nan_and_alone(net, digits, coreset, monkeypatch):
             grad[1] = float("nan")
         return value, grad
 
-    config = EvaluationConfig(sampler="asghmc", test_images=30, overrides=SHORT.overrides)
-    (alone,) = evaluate(net, digits, [coreset], config, seeds=[0])
+    config = Kim2022Config(sampler="asghmc", test_images=30, overrides=SHORT.overrides)
+    (alone,) = sample_kim2022(net, digits, [coreset], config, seeds=[0])
     monkeypatch.setattr(kim2022_module, "value_and_grad", explode)
-    (both,) = evaluate(net, digits, [coreset], config, seeds=[0, 1], chains_at_once=2)
+    (both,) = sample_kim2022(net, digits, [coreset], config, seeds=[0, 1], chains_at_once=2)
     torch.testing.assert_close(both.probs[0], alone.probs[0], rtol=1e-4, atol=1e-6)
     assert all(math.isnan(float(both.metrics[m][1])) for m in ("accuracy", "nll", "ece", "brier", "nll_kim2022"))
 
@@ -221,7 +221,7 @@ def test_corrupted_images_are_scored_beside_the_test_set(net, digits, coreset, t
     """The names of the metrics, and that a corruption which changes nothing changes no number; also through a kill."""
     same, other = Inputs("fog-1", pick_images(digits.test, 60)), Inputs("fog-2", foreign(digits.test, digits, 30).split)
     options = {"seeds": [0, 1], "extra": [same, other]}
-    (block,) = evaluate(net, digits, [coreset], SHORT, **options)
+    (block,) = sample_kim2022(net, digits, [coreset], SHORT, **options)
     for metric in ("accuracy", "nll", "ece"):
         assert torch.equal(block.metrics[f"{metric}@fog-1"], block.metrics[metric])
         assert not torch.equal(block.metrics[f"{metric}@fog-2"], block.metrics[metric])
@@ -235,13 +235,13 @@ def test_corrupted_images_are_scored_beside_the_test_set(net, digits, coreset, t
 
     folder = {"file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
-        list(evaluate(net, digits, [coreset], SHORT, report=die, **options, **folder))
-    (resumed,) = evaluate(net, digits, [coreset], SHORT, **options, **folder)
+        list(sample_kim2022(net, digits, [coreset], SHORT, report=die, **options, **folder))
+    (resumed,) = sample_kim2022(net, digits, [coreset], SHORT, **options, **folder)
     assert all(torch.equal(resumed.metrics[name], value) for name, value in block.metrics.items())
 
 
 def test_pooled_sums_are_the_metrics(net, digits, coreset):
-    (block,) = evaluate(net, digits, [coreset], SHORT, seeds=[4, 5])
+    (block,) = sample_kim2022(net, digits, [coreset], SHORT, seeds=[4, 5])
     labels = pick_images(digits.test, 60).labels
     found = compute(update(empty_sums((2,)), block.probs.double(), labels))
     torch.testing.assert_close(found["nll"], block.metrics["nll"], rtol=1e-5, atol=1e-6)
@@ -256,15 +256,15 @@ def test_coresets_that_do_not_fit(net, digits, coreset):
     with pytest.raises(ConfigError, match="normalised"):
         check_coreset(coreset.replace(mean=(0.0,)), digits, net)
     with pytest.raises(ConfigError, match="2 coresets for 3 seeds"):
-        list(evaluate(net, digits, [coreset, coreset], SHORT, seeds=[0, 1, 2]))
+        list(sample_kim2022(net, digits, [coreset, coreset], SHORT, seeds=[0, 1, 2]))
 
 
 def test_unknown_names():
     with pytest.raises(ConfigError, match="Unknown sampler 'hmcc'"):
-        EvaluationConfig(sampler="hmcc")
+        Kim2022Config(sampler="hmcc")
     with pytest.raises(ConfigError, match="Unknown protocol"):
-        EvaluationConfig(protocol="kim")
+        Kim2022Config(protocol="kim")
     with pytest.raises(ConfigError, match="Unknown sampler 'nuts'"):
-        EvaluationConfig(sampler="nuts")
+        Kim2022Config(sampler="nuts")
     with pytest.raises(ConfigError, match="burn_in"):
         kim2022_settings("kim2022", "hmc", 1, 10, burn_in=20)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Normal
 
-import evaluation.exact as exact_module
 from bpc.coreset import Pseudocoreset
 from bpc.data import Split
 from bpc.errors import ConfigError
@@ -20,10 +19,11 @@ from bpc.runs import Run
 from bpc.samplers.backends import available
 from bpc.seeding import make_generator
 from bpc.selection import build_coreset, select, unweighted
+from evaluation import exact_chains
 from evaluation.compare import beside_full_data, load_runs, summarise
-from evaluation.exact import ExactConfig, chain_seeds, sample_coresets
+from evaluation.exact_chains import ExactConfig, chain_seeds, sample_exact
 from evaluation.exact_report import write_page
-from evaluation.exact_score import add_fidelity, pool, score_coresets
+from evaluation.exact_run import add_fidelity, pool, score_exact
 from evaluation.fidelity import fidelity
 from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
 from evaluation.metrics import compute, empty_sums, update
@@ -86,14 +86,14 @@ def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
 def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, sampler, monkeypatch):
     """Predictive and traces against the samples themselves, caught on their way."""
     caught = []
-    original = exact_module._Recorder.add
+    original = exact_chains._Recorder.add
     monkeypatch.setattr(
-        exact_module._Recorder,
+        exact_chains._Recorder,
         "add",
         lambda self, state, info: (caught.append(state.params), original(self, state, info)),
     )
     settings = config(sampler=sampler, max_tree_depth=3, batch=4 if sampler == "sghmc" else 0, predictive_draws=4)
-    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[3], inputs=inputs)
+    (result,) = sample_exact(net, digits, [coreset], settings, seeds=[3], inputs=inputs)
     samples = torch.stack(caught)  # (s, c, p)
     assert samples.shape == (8, 2, net.num_params)
     x = digits.normalise(inputs[0].split.images)
@@ -110,16 +110,16 @@ def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, samp
 
 def test_scaled_weights_sum_to_the_training_images(net, digits, coreset, inputs, monkeypatch):
     seen = {}
-    original = exact_module.sample_posterior
+    original = exact_chains.sample_posterior
 
     def look(network, dataset, posterior, *args, **options):
         seen["weights"] = posterior.weights
         return original(network, dataset, posterior, *args, **options)
 
-    monkeypatch.setattr(exact_module, "sample_posterior", look)
-    list(sample_coresets(net, digits, [coreset], config(), seeds=[0], inputs=inputs))
+    monkeypatch.setattr(exact_chains, "sample_posterior", look)
+    list(sample_exact(net, digits, [coreset], config(), seeds=[0], inputs=inputs))
     assert torch.equal(seen["weights"], coreset.weights)
-    list(sample_coresets(net, digits, [coreset], config("exact-scaled"), seeds=[0], inputs=inputs))
+    list(sample_exact(net, digits, [coreset], config("exact-scaled"), seeds=[0], inputs=inputs))
     assert float(seen["weights"].sum()) == pytest.approx(len(digits.train))
 
 
@@ -127,9 +127,9 @@ def test_scaled_weights_sum_to_the_training_images(net, digits, coreset, inputs,
 def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
     """Each coreset with weights of its own."""
     coresets = [random_coreset(digits, s).replace(weights=1.0 + torch.arange(10.0).roll(s)) for s in range(2)]
-    together = list(sample_coresets(net, digits, coresets, config(protocol), seeds=[5, 6], inputs=inputs))
+    together = list(sample_exact(net, digits, coresets, config(protocol), seeds=[5, 6], inputs=inputs))
     for i, result in enumerate(together):
-        (alone,) = sample_coresets(net, digits, [coresets[i]], config(protocol), seeds=[5 + i], inputs=inputs)
+        (alone,) = sample_exact(net, digits, [coresets[i]], config(protocol), seeds=[5 + i], inputs=inputs)
         # a stronger likelihood lets roundings grow faster along a trajectory
         tolerance = {"rtol": 1e-3, "atol": 1e-5} if protocol == "exact" else {"rtol": 1e-2, "atol": 1e-3}
         torch.testing.assert_close(alone.probs["test"], result.probs["test"], **tolerance)
@@ -139,7 +139,7 @@ def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
 @pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
 def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sampler):
     settings = config(sampler=sampler, max_tree_depth=3)
-    (whole,) = sample_coresets(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
+    (whole,) = sample_exact(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
     options = {"seeds": [1], "inputs": inputs, "file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
 
     def die(done, note):
@@ -147,9 +147,9 @@ def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sample
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(sample_coresets(net, digits, [coreset], settings, report=die, **options))
+        list(sample_exact(net, digits, [coreset], settings, report=die, **options))
     assert list(tmp_path.glob("chains-*.safetensors"))
-    (resumed,) = sample_coresets(net, digits, [coreset], settings, **options)
+    (resumed,) = sample_exact(net, digits, [coreset], settings, **options)
     assert all(torch.equal(resumed.probs[name], whole.probs[name]) for name in whole.probs)
     for name, trace in whole.traces._asdict().items():
         assert torch.equal(resumed.traces._asdict()[name].nan_to_num(), trace.nan_to_num()), name
@@ -162,7 +162,7 @@ def test_backends_fill_the_same_record(net, digits, coreset, inputs, backend, sa
         pytest.skip(f"{backend} is not installed")
     settings = config(backend=backend, sampler=sampler, max_tree_depth=3)
     assert settings.sampler == f"{sampler}@{backend}"
-    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[0], inputs=inputs[:1])
+    (result,) = sample_exact(net, digits, [coreset], settings, seeds=[0], inputs=inputs[:1])
     assert result.probs["test"].shape == (2, 40, 10)
     assert torch.isfinite(result.traces.log_density).all()
 
@@ -175,7 +175,7 @@ def scored(net, digits, inputs, tmp_path):
     reference = make_reference(tmp_path / "reference", net, digits, settings, device=torch.device("cpu"))
     with open_run(tmp_path / "run") as run:
         for coresets in ([learned], [random_coreset(digits, s) for s in (0, 1)]):
-            score_coresets(run, net, digits, coresets, config(), seeds=[0, 1], inputs=inputs)
+            score_exact(run, net, digits, coresets, config(), seeds=[0, 1], inputs=inputs)
         add_fidelity(run, reference, inputs[:3])
         run.record("done")
     return tmp_path / "run", reference
@@ -203,7 +203,7 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, inputs):
 def test_the_saved_predictive_pools_the_chains(scored, net, digits, inputs):
     folder, _ = scored
     learned = random_coreset(digits, 9).replace(method="fkl")
-    (result,) = sample_coresets(net, digits, [learned], config(), seeds=[1], inputs=inputs)
+    (result,) = sample_exact(net, digits, [learned], config(), seeds=[1], inputs=inputs)
     tensors, _ = load_tensors(folder / "predictive-fkl-hmc-exact-1.safetensors")
     assert not torch.allclose(result.probs["test"][0], result.probs["test"][1], atol=1e-4)
     torch.testing.assert_close(tensors["probs"], result.probs["test"].mean(0), rtol=1e-3, atol=1e-5)
@@ -227,14 +227,14 @@ def test_scoring_again_adds_nothing_and_finishes_what_is_torn(scored, net, digit
     before = (folder / "rows.csv").read_text()
     learned = random_coreset(digits, 9).replace(method="fkl")
     with open_run(folder) as run:
-        score_coresets(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
+        score_exact(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
         add_fidelity(run, reference, inputs[:3])
     assert (folder / "rows.csv").read_text() == before
     lines = before.splitlines(keepends=True)
     torn = [line for line in lines if not (",fkl," in line and ",1,mixed," in line)]
     (folder / "rows.csv").write_text("".join(torn) + "torn,li")
     with open_run(folder) as run:
-        score_coresets(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
+        score_exact(run, net, digits, [learned], config(), seeds=[0, 1], inputs=inputs)
     strip = [line.split(",")[3:11] for line in lines]
     assert sorted(line.split(",")[3:11] for line in (folder / "rows.csv").read_text().splitlines(True)) == sorted(strip)
 
@@ -258,16 +258,16 @@ def test_one_table_and_one_page(scored, inputs):
 
 def test_a_chain_that_diverges_is_seen_everywhere(net, digits, coreset, inputs, tmp_path, monkeypatch):
     """One chain of one seed becomes nan: its seed's numbers are nan, the mean is a dash, the page leaves it out and says so."""
-    original = exact_module._Recorder.record
+    original = exact_chains._Recorder.record
 
     def spoil(self, params, log_density, **found):
         params = params.clone()
         params[1] = math.nan
         return original(self, params, log_density, **found)
 
-    monkeypatch.setattr(exact_module._Recorder, "record", spoil)
+    monkeypatch.setattr(exact_chains._Recorder, "record", spoil)
     with open_run(tmp_path / "run") as run:
-        score_coresets(run, net, digits, [coreset], config(), seeds=[0, 1], inputs=inputs)
+        score_exact(run, net, digits, [coreset], config(), seeds=[0, 1], inputs=inputs)
     rows = read_rows(tmp_path / "run" / "rows.csv")
     accuracy = rows[rows["metric"] == "accuracy"].set_index("seed")["value"]
     assert math.isnan(accuracy[0]) and not math.isnan(accuracy[1])
@@ -278,7 +278,7 @@ def test_a_chain_that_diverges_is_seen_everywhere(net, digits, coreset, inputs, 
 
 def test_divergences_are_counted(net, digits, coreset, inputs):
     settings = config(warmup=0, step_size=1e4)
-    (result,) = sample_coresets(net, digits, [coreset], settings, seeds=[0], inputs=inputs)
+    (result,) = sample_exact(net, digits, [coreset], settings, seeds=[0], inputs=inputs)
     assert result.traces.diverged.all()
 
 
@@ -294,7 +294,7 @@ def test_an_informative_coreset_is_nearer_to_the_reference(digits):
     exact = ExactConfig(protocol="exact-scaled", settings=settings)
     found = {}
     for name, coreset, seed in (("again", whole, 1), ("reference", whole, 0), ("half", half, 2), ("noise", noise, 3)):
-        (result,) = sample_coresets(net, small, [coreset], exact, seeds=[seed], inputs=test)
+        (result,) = sample_exact(net, small, [coreset], exact, seeds=[seed], inputs=test)
         found[name] = result.probs["test"].double().mean(0)
     tv = {name: float(fidelity(p, found["reference"]).tv) for name, p in found.items()}
     assert max(tv["again"], tv["half"]) < tv["noise"] - 0.1, tv
@@ -323,7 +323,7 @@ def test_another_reference_s_images_are_refused(scored, net, digits, inputs, tmp
     _, reference = scored
     other = Inputs("test", Split(images=inputs[0].split.images.flip(0), labels=inputs[0].split.labels.flip(0)))
     with open_run(tmp_path / "other") as run:
-        score_coresets(run, net, digits, [random_coreset(digits, 0)], config(), seeds=[0], inputs=[other])
+        score_exact(run, net, digits, [random_coreset(digits, 0)], config(), seeds=[0], inputs=[other])
         with pytest.raises(ConfigError, match="different images"):
             add_fidelity(run, reference, inputs[:3])
 

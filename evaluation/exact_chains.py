@@ -33,7 +33,7 @@ __all__ = [
     "ExactResult",
     "Traces",
     "chain_seeds",
-    "sample_coresets",
+    "sample_exact",
     "sample_posterior",
     "spread",
 ]
@@ -257,7 +257,7 @@ def _run_backend(
         )
 
 
-def sample_coresets(
+def sample_exact(
     network: Network,
     dataset: Dataset,
     coresets: Sequence[Pseudocoreset],

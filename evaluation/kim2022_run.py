@@ -12,23 +12,23 @@ from bpc.files import save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
-from evaluation.evaluate import EvaluationConfig, evaluate, iterations, shifted_metrics
 from evaluation.inputs import Inputs
+from evaluation.kim2022_chains import Kim2022Config, iterations, sample_kim2022, shifted_metrics
 from evaluation.metrics import SCORED
 from evaluation.predictive import pick_images
 from evaluation.rows import Row, RowWriter, read_rows
 
-__all__ = ["PREDICTIVE_FORMAT", "score"]
+__all__ = ["PREDICTIVE_FORMAT", "score_kim2022"]
 
 PREDICTIVE_FORMAT = "bpc-predictive-1"
 
 
-def score(
+def score_kim2022(
     run: Run,
     network: Network,
     dataset: Dataset,
     coresets: Sequence[Pseudocoreset],
-    config: EvaluationConfig,
+    config: Kim2022Config,
     *,
     seeds: Sequence[int],
     augment: AugmentConfig | None = None,
@@ -44,7 +44,7 @@ def score(
     Args:
         run: the folder.
         network, dataset, coresets, config, seeds, augment, extra, chains_at_once, memory_budget, checkpoint_seconds: as for
-            `evaluation.evaluate.evaluate`.
+            `evaluation.kim2022_chains.sample_kim2022`.
     """
     first = coresets[0]
     name = f"{first.method} by {config.sampler} ({config.protocol})"
@@ -66,7 +66,7 @@ def score(
         done = {seed for seed in seeds if all((seed, metric) in written for metric in metrics)}
         total = iterations(network, first, config) * len([seed for seed in seeds if seed not in done])
         with progress(f"Scoring {name}", total) as report:
-            for block in evaluate(
+            for block in sample_kim2022(
                 network,
                 dataset,
                 coresets,

@@ -10,14 +10,14 @@ from bpc.seeding import make_generator
 from bpc.selection import build_coreset, select
 from evaluation.compare import load_runs, summarise
 from evaluation.doctor import report
-from evaluation.evaluate import EvaluationConfig
 from evaluation.features import trained_features
+from evaluation.kim2022_chains import Kim2022Config
+from evaluation.kim2022_run import score_kim2022
 from evaluation.metrics import SCORED, compute
 from evaluation.report import find_coresets, find_predictives, write_figures
 from evaluation.rows import read_rows
-from evaluation.score import score
 
-SHORT = EvaluationConfig(test_images=40, overrides={"iterations": 4, "burn_in": 2, "leapfrog_steps": 1})
+SHORT = Kim2022Config(test_images=40, overrides={"iterations": 4, "burn_in": 2, "leapfrog_steps": 1})
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def open_run(path, **options):
 
 def test_rows_and_predictives(tmp_path, net, digits, coreset):
     with open_run(tmp_path / "r") as run:
-        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        score_kim2022(run, net, digits, [coreset], SHORT, seeds=[0, 1])
         once = (tmp_path / "r" / "rows.csv").read_bytes()
-        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        score_kim2022(run, net, digits, [coreset], SHORT, seeds=[0, 1])
         assert (tmp_path / "r" / "rows.csv").read_bytes() == once, "finished seeds were run again"
-        score(run, net, digits, [coreset], SHORT, seeds=[0, 1, 2])
+        score_kim2022(run, net, digits, [coreset], SHORT, seeds=[0, 1, 2])
     rows = read_rows(tmp_path / "r" / "rows.csv")
     assert len(rows) == 3 * len(SCORED)
     assert set(rows["metric"]) == set(SCORED)
@@ -57,11 +57,11 @@ def test_rows_and_predictives(tmp_path, net, digits, coreset):
 def test_a_torn_block_is_finished(tmp_path, net, digits, coreset):
     """Killed between two rows of a block: the rows that are there stay, the others are added."""
     with open_run(tmp_path / "r") as run:
-        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        score_kim2022(run, net, digits, [coreset], SHORT, seeds=[0, 1])
         path = tmp_path / "r" / "rows.csv"
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[:12]) + lines[12][:20])
-        score(run, net, digits, [coreset], SHORT, seeds=[0, 1])
+        score_kim2022(run, net, digits, [coreset], SHORT, seeds=[0, 1])
         strip = [line.split(",")[8:11] for line in lines]
         assert sorted(line.split(",")[8:11] for line in path.read_text().splitlines(keepends=True)) == sorted(strip)
 
@@ -71,7 +71,7 @@ def test_figures(tmp_path, net, digits, coreset):
         with open_run(tmp_path / method) as run:
             mine = coreset.replace(method=method)
             mine.save(tmp_path / method / "coreset.safetensors")
-            score(run, net, digits, [mine], SHORT, seeds=[0, 1])
+            score_kim2022(run, net, digits, [mine], SHORT, seeds=[0, 1])
             run.record("done")
     assert {k: list(v) for k, v in find_coresets([tmp_path]).items()} == {("digits", 1): ["Random", "BPC-fKL"]}
     written = write_figures([tmp_path], tmp_path / "out")
