@@ -171,7 +171,8 @@ def test_backends_fill_the_same_record(net, digits, coreset, inputs, backend, sa
 def scored(net, digits, inputs, tmp_path):
     """A learned coreset and random ones, scored for two seeds, with fidelity to a (short) reference."""
     learned = random_coreset(digits, 9).replace(method="fkl")
-    settings = reference_settings(SHORT, len(digits.train), warmup=5, samples=8, leapfrog_steps=2, chains=2)
+    short = {"warmup": 5, "samples": 8, "leapfrog_steps": 2, "chains": 2}
+    settings = reference_settings(SHORT, len(digits.train), sampler="sghmc", **short)
     reference = make_reference(tmp_path / "reference", net, digits, settings, device=torch.device("cpu"))
     with open_run(tmp_path / "run") as run:
         for coresets in ([learned], [random_coreset(digits, s) for s in (0, 1)]):
