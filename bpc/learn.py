@@ -59,7 +59,9 @@ def learn(
         seconds = step_seconds(divergence, state.coreset, window, real)
         if seconds is not None and seconds * (steps - state.step) > 60:
             left = duration(seconds * (steps - state.step))
-            say(f"About {seconds:.2g} s per step here, {left} for {steps - state.step:,} steps; checkpoints on the way.")
+            say(
+                f"About {seconds:.2g} s per step here, {left} for {steps - state.step:,} steps; checkpoints on the way."
+            )
     begun = time.monotonic()
 
     def took(now: DistillState) -> None:

@@ -93,7 +93,7 @@ def run_evaluate(args: Evaluate) -> Path:
         "method": first.method,
         "ipc": first.ipc,
         "augment": trained_with,
-        "sampler_augment": setting.augment_name if args.sampler == "asghmc" else AUGMENT_NONE,
+        "sampler_augment": setting.augment_name if plan.augments else AUGMENT_NONE,
         "evaluation": plan.record(),
     }
     out = args.where.out or default_out(

@@ -50,9 +50,10 @@ def names(kind: str) -> str:
     from bpc.data import DATASETS, UNLABELLED
     from bpc.divergences import DIVERGENCES
     from bpc.ebm.train import SETTINGS
+    from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS
     from bpc.selection import SELECTIONS
     from bpc.vae import LIKELIHOODS, MODELS, PRIORS
-    from evaluation.protocols import BACKENDS, EXACT_PROTOCOLS, EXACT_SAMPLERS, KIM2022_PROTOCOLS, KIM2022_SAMPLERS
+    from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS
 
     known: dict[str, Iterable[str]] = {
         "backend": BACKENDS,
@@ -60,11 +61,11 @@ def names(kind: str) -> str:
         "image set": dict.fromkeys([*DATASETS.names(), *UNLABELLED.names()]),
         "divergence": DIVERGENCES.names(),
         "selection": SELECTIONS.names(),
-        "prior": [getattr(record, "name", record) for record in PRIORS],
+        "prior": PRIORS.names(),
         "model": MODELS,
         "likelihood": LIKELIHOODS,
-        "sampler": dict.fromkeys([*KIM2022_SAMPLERS, *EXACT_SAMPLERS]),
-        "reference sampler": ["auto", *EXACT_SAMPLERS],
+        "sampler": dict.fromkeys([*KIM2022_SAMPLERS.names(), *EXACT_SAMPLERS.names()]),
+        "reference sampler": ["auto", *EXACT_SAMPLERS.names()],
         "protocol": [*KIM2022_PROTOCOLS, *EXACT_PROTOCOLS],
         "preset": dict.fromkeys(name for record in DIVERGENCES for name in record.presets),
         "setting": SETTINGS,

@@ -37,6 +37,13 @@ class ScoringPlan:
 
         return isinstance(self.config, ExactConfig)
 
+    @property
+    def augments(self) -> bool:
+        """Whether the sampler augments the coreset at every gradient."""
+        from bpc.samplers import KIM2022_SAMPLERS
+
+        return not self.is_exact and KIM2022_SAMPLERS.get(self.config.sampler).augments
+
     def record(self) -> dict[str, Any]:
         """The part of a run's configuration, and so of its hash."""
         record = {**self.config.record(), "seeds": len(self.seeds)}

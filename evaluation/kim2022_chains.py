@@ -48,8 +48,7 @@ class Kim2022Config:
     def __post_init__(self) -> None:
         if self.protocol not in KIM2022_PROTOCOLS:
             raise unknown_name("protocol", self.protocol, KIM2022_PROTOCOLS)
-        if self.sampler not in KIM2022_SAMPLERS:
-            raise unknown_name("sampler", self.sampler, KIM2022_SAMPLERS, hint=f"{self.protocol} has no other.")
+        KIM2022_SAMPLERS.get(self.sampler, hint=f"{self.protocol} has no other.")
 
     def record(self) -> dict[str, Any]:
         """What a configuration hash should cover."""

@@ -25,7 +25,7 @@ from bpc.models import Network
 from bpc.posterior import ControlVariates, Posterior
 from bpc.progress import duration, progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
-from bpc.samplers import value_and_grad
+from bpc.samplers import EXACT_SAMPLERS, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
@@ -278,5 +278,4 @@ def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) ->
         return whole + (settings.leapfrog_steps + 2) * timed(
             lambda: estimator.estimate(params, params, zero, generators)
         )
-    gradients = 2**settings.max_tree_depth if settings.sampler == "nuts" else settings.leapfrog_steps
-    return whole * gradients
+    return whole * EXACT_SAMPLERS.get(settings.sampler).gradients(settings)

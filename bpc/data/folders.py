@@ -108,7 +108,9 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
             )
         classes[sub.name] = files
     if not classes:
-        raise bad_file(folder, "no folders in it", "one folder of images per class", "Sort the images into such folders")
+        raise bad_file(
+            folder, "no folders in it", "one folder of images per class", "Sort the images into such folders"
+        )
     return classes
 
 

@@ -22,6 +22,14 @@ from bpc.samplers.kim2022 import (
 )
 from bpc.samplers.langevin import LangevinConfig, LangevinInfo, LangevinState, langevin
 from bpc.samplers.nuts import NUTSConfig, NUTSInfo, nuts
+from bpc.samplers.record import (
+    BACKENDS,
+    EXACT_SAMPLERS,
+    KIM2022_SAMPLERS,
+    ExactSampler,
+    ExactSettings,
+    Kim2022Sampler,
+)
 from bpc.samplers.sghmc import (
     ExactGradient,
     GradientEstimator,
@@ -33,11 +41,16 @@ from bpc.samplers.sghmc import (
 )
 
 __all__ = [
+    "BACKENDS",
+    "EXACT_SAMPLERS",
+    "KIM2022_SAMPLERS",
     "ASGHMCConfig",
     "ASGHMCState",
     "AdaptiveState",
     "DualAveraging",
     "ExactGradient",
+    "ExactSampler",
+    "ExactSettings",
     "GradientEstimator",
     "HMCConfig",
     "HMCInfo",
@@ -46,6 +59,7 @@ __all__ = [
     "Kim2022HMCConfig",
     "Kim2022HMCState",
     "Kim2022Info",
+    "Kim2022Sampler",
     "LangevinConfig",
     "LangevinInfo",
     "LangevinState",

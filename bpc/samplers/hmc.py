@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError
+from bpc.posterior import Posterior
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
+from bpc.samplers.record import EXACT_SAMPLERS, ExactSampler, ExactSettings
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -161,3 +163,26 @@ def hmc(log_density: LogDensity, config: HMCConfig) -> Kernel[HMCState, HMCInfo]
         return new, HMCInfo(accept_prob, accepted, change, kept_energy, change > DIVERGENCE_ENERGY)
 
     return Kernel(init, step)
+
+
+def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
+    from bpc.samplers.adaptation import WarmupConfig, warmed_up  # it is built on this file
+
+    config = HMCConfig(
+        step_size=settings.step_size,
+        leapfrog_steps=settings.leapfrog_steps,
+        momentum_scale=1.0 / settings.prior_std,
+        jitter=0.1,
+    )
+    return warmed_up(hmc(posterior, config), posterior, WarmupConfig(warmup=settings.warmup, target=settings.target))
+
+
+EXACT_SAMPLERS.register(
+    ExactSampler(
+        name="hmc",
+        label="HMC",
+        kernel=_exact,
+        gradients=lambda settings: settings.leapfrog_steps,
+        backends=("native", "pyro", "hamiltorch"),
+    )
+)

@@ -8,15 +8,18 @@ coreset is augmented anew for every gradient. For an answer to believe, use `bpc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
 from bpc.samplers.hmc import leapfrog
+from bpc.samplers.kim2022_presets import SamplingPreset, sampling_preset
+from bpc.samplers.record import KIM2022_SAMPLERS, AugmentedDensity, Kim2022Sampler
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -128,3 +131,37 @@ def asghmc(
         return ASGHMCState(params, momentum), Kim2022Info(ones, ones.bool())
 
     return Kernel(init, step)
+
+
+def _hmc(density: LogDensity, augmented: AugmentedDensity, settings: SamplingPreset) -> Kernel[Any, Any]:
+    config = Kim2022HMCConfig(
+        step_size=settings.step_size,
+        leapfrog_steps=settings.leapfrog_steps,
+        momentum_scale=settings.momentum_scale,
+    )
+    return kim2022_hmc(density, config)
+
+
+def _asghmc(density: LogDensity, augmented: AugmentedDensity, settings: SamplingPreset) -> Kernel[Any, Any]:
+    config = ASGHMCConfig(
+        step_size=settings.step_size,
+        leapfrog_steps=settings.leapfrog_steps,
+        momentum_scale=settings.momentum_scale,
+        friction=settings.friction,
+        temperature=settings.temperature,
+    )
+    return asghmc(augmented, config)
+
+
+KIM2022_SAMPLERS.register(
+    Kim2022Sampler(name="hmc", label="HMC", kernel=_hmc, preset=functools.partial(sampling_preset, "hmc"))
+)
+KIM2022_SAMPLERS.register(
+    Kim2022Sampler(
+        name="asghmc",
+        label="A-SGHMC",
+        kernel=_asghmc,
+        preset=functools.partial(sampling_preset, "asghmc"),
+        augments=True,
+    )
+)

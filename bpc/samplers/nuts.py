@@ -11,14 +11,17 @@ All random numbers of a draw are drawn at its start, so a chain's path does not 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError
+from bpc.posterior import Posterior
+from bpc.samplers.adaptation import WarmupConfig, warmed_up
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
 from bpc.samplers.hmc import DIVERGENCE_ENERGY, HMCState, draw_momentum, initial_state, kinetic_energy, leapfrog
+from bpc.samplers.record import EXACT_SAMPLERS, ExactSampler, ExactSettings
 from bpc.seeding import ChainGenerators
 
 __all__ = ["NUTSConfig", "NUTSInfo", "nuts"]
@@ -164,3 +167,23 @@ def nuts(log_density: LogDensity, config: NUTSConfig) -> Kernel[HMCState, NUTSIn
         return new, info
 
     return Kernel(init, step)
+
+
+def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
+    config = NUTSConfig(
+        step_size=settings.step_size,
+        max_tree_depth=settings.max_tree_depth,
+        momentum_scale=1.0 / settings.prior_std,
+    )
+    return warmed_up(nuts(posterior, config), posterior, WarmupConfig(warmup=settings.warmup, target=settings.target))
+
+
+EXACT_SAMPLERS.register(
+    ExactSampler(
+        name="nuts",
+        label="NUTS",
+        kernel=_exact,
+        gradients=lambda settings: 2**settings.max_tree_depth,
+        backends=("native", "pyro"),
+    )
+)

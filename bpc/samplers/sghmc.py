@@ -1,8 +1,8 @@
 r"""Stochastic-gradient HMC (Chen, Fox & Guestrin 2014) that measures what the noise of its gradients does.
 
 dtheta = r / s^2 dt,  dr = (gradient - gamma r) dt + noise. The step is split symmetrically (half drift, half kick, exact friction
-and noise, half kick, half drift; Leimkuhler & Matthews 2013, "ABOBA"), with one gradient per step, taken in the middle. With exact
-gradients the error is O(h^2).
+and noise, half kick, half drift; Leimkuhler & Matthews 2013, "ABOBA"), with one gradient per step, taken in the middle. With
+exact gradients the error is O(h^2).
 
 **Heat.** A gradient with noise of covariance V acts as a second source of noise: a direction whose variance is v is sampled at
 the temperature 1 + h v / (2 gamma s^2), and its posterior variance comes out too large by that factor. R-hat cannot see it, nor
@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError
+from bpc.posterior import ControlVariates, Posterior
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
+from bpc.samplers.record import EXACT_SAMPLERS, ExactSampler, ExactSettings
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -225,3 +227,23 @@ def _noisiest(direction: Tensor, gap: Tensor, along: Tensor) -> Tensor:
     first = direction.square().sum(1, keepdim=True) == 0
     new = torch.where(first, gap / size.sqrt(), SMOOTHING * direction.double() + (1.0 - SMOOTHING) * pulled)
     return (new / new.norm(dim=1, keepdim=True).clamp(min=1e-300)).to(direction.dtype)
+
+
+def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
+    noisy = 0 < settings.batch < len(posterior.labels)
+    return sghmc(
+        ControlVariates(posterior, settings.batch) if noisy else ExactGradient(posterior),
+        SGHMCConfig(
+            step_size=settings.step_size,
+            friction=settings.friction,
+            momentum_scale=1.0 / settings.prior_std,
+            steps=settings.leapfrog_steps,
+            warmup=settings.warmup,
+            max_heat=settings.max_heat or None,
+        ),
+    )
+
+
+EXACT_SAMPLERS.register(
+    ExactSampler(name="sghmc", label="SGHMC", kernel=_exact, gradients=lambda settings: settings.leapfrog_steps)
+)

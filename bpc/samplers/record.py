@@ -1,0 +1,132 @@
+"""The records of samplers, and the settings that those of the exact protocols share.
+
+A sampler is registered once, in its own file: `EXACT_SAMPLERS` sample a posterior, `KIM2022_SAMPLERS` are the published chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from bpc.errors import ConfigError, unknown_name
+from bpc.posterior import Posterior
+from bpc.registry import Registry
+from bpc.samplers.base import Kernel, LogDensity
+from bpc.samplers.kim2022_presets import SamplingPreset
+from bpc.seeding import ChainGenerators
+
+__all__ = ["BACKENDS", "EXACT_SAMPLERS", "KIM2022_SAMPLERS", "ExactSampler", "ExactSettings", "Kim2022Sampler"]
+
+BACKENDS = ("native", "pyro", "hamiltorch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactSettings:
+    """Settings of the exact protocols.
+
+    Attributes:
+        sampler: one of `EXACT_SAMPLERS`.
+        backend: ``native``, or ``pyro`` / ``hamiltorch`` on the same density object.
+        chains: for every seed; their predictive is pooled, and R-hat compares them.
+        warmup: draws before the first that counts; HMC and NUTS adapt step size and diagonal mass in them.
+        samples: draws kept.
+        leapfrog_steps: per draw of HMC and SGHMC.
+        max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
+        step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC and NUTS, the step of
+            SGHMC.
+        prior_std: of the Gaussian prior on every parameter; chains start from it.
+        target: acceptance probability aimed at.
+        friction: of SGHMC, per unit of time.
+        batch: points per gradient of SGHMC; 0 is all.
+        max_heat: of SGHMC with a batch: the step shrinks in warm-up until the noise of the gradients heats the noisiest direction
+            by less than this fraction; 0 keeps the step as it is, whatever its heat.
+        predictive_draws: of each chain, evenly spaced, that enter the predictive; the diagnostics see every draw.
+    """
+
+    sampler: str = "hmc"
+    backend: str = "native"
+    chains: int = 4
+    warmup: int = 200
+    samples: int = 200
+    leapfrog_steps: int = 20
+    max_tree_depth: int = 8
+    step_size: float = 0.02
+    prior_std: float = 0.1
+    target: float = 0.8
+    friction: float = 5.0
+    batch: int = 0
+    max_heat: float = 0.05
+    predictive_draws: int = 100
+
+    def __post_init__(self) -> None:
+        published = self.sampler in KIM2022_SAMPLERS and KIM2022_SAMPLERS.get(self.sampler)
+        record = EXACT_SAMPLERS.get(self.sampler, hint=f"{published.label} has no exact version." if published else "")
+        if self.backend not in BACKENDS:
+            raise unknown_name("backend", self.backend, BACKENDS)
+        if self.backend not in record.backends:
+            able = [sampler.name for sampler in EXACT_SAMPLERS if self.backend in sampler.backends]
+            raise ConfigError(f"The {self.backend} backend samples with {' or '.join(able)}; got {self.sampler}.")
+        if min(self.chains, self.samples, self.leapfrog_steps, self.max_tree_depth, self.predictive_draws) < 1:
+            raise ConfigError("The exact protocols need chains, samples, leapfrog steps and tree depth of at least 1.")
+        if self.samples < 4:
+            raise ConfigError(f"Diagnostics split every chain in two: keep at least 4 samples; got {self.samples}.")
+        if min(self.warmup, self.batch, self.max_heat) < 0:
+            raise ConfigError("warmup, batch and max_heat must be 0 or more.")
+        if min(self.prior_std, self.step_size, self.friction) <= 0 or not 0 < self.target < 1:
+            raise ConfigError(
+                "The exact protocols need a positive prior_std, step_size, friction and a target in (0, 1)."
+            )
+
+    @property
+    def label(self) -> str:
+        """The sampler as rows name it: another backend's is marked."""
+        return self.sampler if self.backend == "native" else f"{self.sampler}@{self.backend}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactSampler:
+    """A sampler of the exact protocols.
+
+    Attributes:
+        name: in files and on the command line.
+        label: as a reader sees it.
+        kernel: on a posterior, from the settings. The mass starts at the prior's precision, so that a step size of 1 is of the
+            order of the prior's width.
+        gradients: full-batch gradients that a draw costs, at most.
+        backends: who can run it.
+    """
+
+    name: str
+    label: str
+    kernel: Callable[[Posterior, ExactSettings], Kernel[Any, Any]]
+    gradients: Callable[[ExactSettings], int]
+    backends: tuple[str, ...] = ("native",)
+
+
+AugmentedDensity = Callable[[Tensor, ChainGenerators], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kim2022Sampler:
+    """A sampler of the published protocols.
+
+    Attributes:
+        name: in files and on the command line.
+        label: as a reader sees it.
+        kernel: from -M U(theta), from the same on the coreset augmented anew at every call, and from Table 3's settings.
+        preset: Table 3's settings by images per class.
+        augments: whether it augments the coreset at every gradient.
+    """
+
+    name: str
+    label: str
+    kernel: Callable[[LogDensity, AugmentedDensity, SamplingPreset], Kernel[Any, Any]]
+    preset: Callable[[int], SamplingPreset]
+    augments: bool = False
+
+
+EXACT_SAMPLERS: Registry[ExactSampler] = Registry("sampler")
+KIM2022_SAMPLERS: Registry[Kim2022Sampler] = Registry("sampler")
