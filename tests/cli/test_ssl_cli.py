@@ -101,7 +101,8 @@ def test_again(trained, capsys):
     assert run.main([*arguments, "--threshold", "1", "--samples", "7", "--weight", "0.9"]) == 0
     captured = capsys.readouterr()
     assert "holds this model already" in captured.err and "holds these scores already" in captured.err
-    assert "| Baseline | 1 |" in captured.out
+    assert "Baseline" in captured.out
+    assert "| Baseline | 1 |" in (folder / "tables" / "comparison.md").read_text()
     assert (folder / "rows.csv").read_text() == before
 
 
@@ -145,10 +146,11 @@ def test_synthesise(trained, tmp_path, capsys):
 
 def test_compare(trained, tmp_path, capsys):
     assert run.main(["ssl", "compare", str(trained / "models"), "--out", str(tmp_path), "--title", "All"]) == 0
-    text = capsys.readouterr().out
+    assert "Baseline" in capsys.readouterr().out
+    text = (tmp_path / "comparison.md").read_text()
     assert "# All" in text
     scores = {s: pd.read_csv(trained / "models" / s / "rows.csv").set_index("metric")["value"] for s in SETTINGS}
-    assert f"| Baseline | 1 | {100 * scores['baseline']['accuracy']:.2f} | - |" in text
+    assert f"| Baseline | 1 | {100 * scores['baseline']['accuracy']:.2f} |  |" in text
     change = 100 * (scores["unfiltered"]["accuracy"] - scores["baseline"]["accuracy"])
     assert f"| Unfiltered | 95 | {change:+.2f} | {scores['unfiltered']['nll']:.3f} |" in text
     assert (tmp_path / "accuracy-digits-20.png").exists()
@@ -175,7 +177,7 @@ def test_another_number_of_draws_is_no_other_seed(scored, tmp_path, capsys):
     accuracy = rows[rows["metric"] == "accuracy"].set_index("protocol")["value"]
     assert set(accuracy.index) == {"z1", "z8"}
     assert run.main(["ssl", "compare", str(scored), "--out", str(tmp_path / "out")]) == 0
-    text = capsys.readouterr().out
+    text = (tmp_path / "out" / "comparison.md").read_text()
     for value in accuracy:
         assert f"| Baseline | 1 | {100 * value:.2f} |" in text
     assert "±" not in text.split("## As published")[0].split("Mean ±")[0]

@@ -74,7 +74,7 @@ def test_kim2022_potential(net, coreset, monkeypatch):
     """M (mean CE + lambda ||theta||), the norm and not its square; the sampler sees minus that."""
     caught = {}
     monkeypatch.setattr(
-        "evaluation.protocols.kim2022_hmc", lambda density, config: caught.update(density=density, config=config)
+        "bpc.samplers.kim2022.kim2022_hmc", lambda density, config: caught.update(density=density, config=config)
     )
     settings = sampling_preset("hmc", 10)
     kim2022_plan("hmc", net, coreset.points, coreset.labels, coreset.weights, settings, None)
@@ -91,7 +91,7 @@ def test_kim2022_weights_are_those_of_a_mean(net, digits, sampler, monkeypatch):
     """M (sum_m w_m CE_m / sum_m w_m + lambda ||theta||): each chain's own weights, and their scale means nothing."""
     caught = []
     monkeypatch.setattr(
-        f"evaluation.protocols.{'kim2022_hmc' if sampler == 'hmc' else sampler}", lambda d, _: caught.append(d)
+        f"bpc.samplers.kim2022.{'kim2022_hmc' if sampler == 'hmc' else sampler}", lambda d, _: caught.append(d)
     )
     cores = [random_coreset(digits, s) for s in (0, 1)]
     points, labels = torch.stack([c.points for c in cores]), cores[0].labels
