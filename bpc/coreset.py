@@ -8,7 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,11 @@ from torch import Tensor
 from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_tensors, require_finite, save_tensors
 
-__all__ = ["SAFE_NAME", "Pseudocoreset", "load_coreset"]
+if TYPE_CHECKING:
+    from bpc.data import Dataset
+    from bpc.models import Network
+
+__all__ = ["SAFE_NAME", "Pseudocoreset", "check_coreset", "load_coreset"]
 
 FORMAT = "bpc-coreset-1"
 AGREEMENT = 1e-3  # how far the file's images may be from its points, of the range of a pixel
@@ -223,3 +227,28 @@ def _provenance(text: str, num_classes: int) -> dict[str, Any]:
         if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in value) or len(value) > 1000:
             raise ValueError(f"a text of its provenance has control characters or no end: {_shown(value)}.")
     return found
+
+
+def check_coreset(coreset: Pseudocoreset, dataset: Dataset, network: Network) -> None:
+    """Refuse a coreset that does not fit the dataset and network it is to be used with.
+
+    Raises:
+        ConfigError: its image shape, classes or normalisation are not those of the dataset and network.
+    """
+    shape = tuple(coreset.points.shape[1:])
+    if shape != dataset.image_shape or shape != tuple(network.image_shape):
+        raise ConfigError(
+            f"The coreset's images are {shape} and those of {dataset.name} are {dataset.image_shape} "
+            f"(it was made for {coreset.dataset}); choose the dataset with --dataset."
+        )
+    if coreset.num_classes != dataset.num_classes:
+        raise ConfigError(
+            f"The coreset has {coreset.num_classes} classes and {dataset.name} has {dataset.num_classes}."
+        )
+    if any(
+        abs(a - b) > 1e-4 for a, b in zip((*coreset.mean, *coreset.std), (*dataset.mean, *dataset.std), strict=True)
+    ):
+        raise ConfigError(
+            f"The coreset was normalised with mean {coreset.mean} and std {coreset.std}, {dataset.name} is with "
+            f"{dataset.mean} and {dataset.std}: its points would mean other pixels."
+        )

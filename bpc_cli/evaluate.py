@@ -60,13 +60,12 @@ run.py evaluate --dataset digits --coreset a/ --protocol exact-scaled      fidel
 def run_evaluate(args: Evaluate) -> Path:
     """Score and tabulate; returns rows.csv."""
     from bpc.augment import AUGMENT_NONE
-    from bpc.coreset import load_coreset
+    from bpc.coreset import check_coreset, load_coreset
     from bpc.data import default_settings
     from bpc.progress import say
     from bpc.runs import Run, default_out
     from bpc_cli.show import show_table
     from evaluation.compare import method_label
-    from evaluation.kim2022_chains import check_coreset
 
     coresets = [load_coreset(path) for path in args.coreset]
     seed = args.data.seed

@@ -15,11 +15,12 @@ from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import method_labels
 from evaluation.diagnostics import load_inference_data
-from evaluation.exact_run import REFERENCE_SEEDS, pool
+from evaluation.exact_run import REFERENCE_SEEDS
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import Inputs
 from evaluation.plots import plot_page
 from evaluation.plots.page import MOST_POSTERIORS
+from evaluation.predictive import predictive_tensors
 from evaluation.reference import Reference
 
 __all__ = ["write_page"]
@@ -42,7 +43,10 @@ def write_page(folder: Path, reference: Reference | None, *, title: str, inputs:
     labels = next(iter(found.values()))[0]["labels"]
     truth: list[dict[str, Tensor]] = []
     if reference is not None:
-        truth = [pool({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in REFERENCE_SEEDS]
+        truth = [
+            predictive_tensors({i.name: reference.predictive(seed, i) for i in inputs}, inputs)
+            for seed in REFERENCE_SEEDS
+        ]
         found["full"] = truth
     probs, corrupted, measures = {}, {}, {}
     for method, seeds in found.items():

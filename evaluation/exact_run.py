@@ -13,7 +13,7 @@ from torch import Tensor
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
 from bpc.errors import ConfigError
-from bpc.files import load_tensors, save_tensors
+from bpc.files import load_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
@@ -22,9 +22,9 @@ from evaluation.diagnostics import Diagnostics, diagnose, save_inference_data, t
 from evaluation.exact_chains import ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
-from evaluation.kim2022_run import PREDICTIVE_FORMAT
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
-from evaluation.rows import Row, RowWriter, read_rows
+from evaluation.predictive import predictive_tensors, save_predictive
+from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
 if TYPE_CHECKING:
     import arviz as az
@@ -32,12 +32,9 @@ if TYPE_CHECKING:
     from evaluation.reference import Reference
 
 __all__ = [
-    "Cell",
     "add_fidelity",
     "diagnostic_rows",
     "inference_data",
-    "pool",
-    "predictive_name",
     "save_inference",
     "score_exact",
     "warn_of_heat",
@@ -48,19 +45,10 @@ __all__ = [
 HEAT_MAX = 0.05  # excess temperature beyond which rows carry a warning
 REFERENCE_SEEDS = (0, 1)  # the reference, and another run of it: how far two samplings of one posterior differ
 
-Cell = dict[str, Any]  # method, ipc, sampler, protocol: what rows of one posterior share
 
-
-def predictive_name(cell: Cell, seed: int) -> str:
-    """File of one posterior's predictive."""
-    return f"predictive-{cell['method']}-{cell['sampler']}-{cell['protocol']}-{seed}.safetensors"
-
-
-def written_seeds(run: Run, cell: Cell) -> set[int]:
+def written_seeds(run: Run, key: PosteriorKey) -> set[int]:
     """Seeds that are finished: the row `mixed` is the last one of a posterior."""
-    rows = read_rows(run.path / "rows.csv")
-    for key, value in cell.items():
-        rows = rows[rows[key] == value]
+    rows = key.of(read_rows(run.path / "rows.csv"))
     return {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
 
 
@@ -82,10 +70,10 @@ def score_exact(
         network, dataset, coresets, config, seeds, inputs, checkpoint_seconds: as for `evaluation.exact_chains.sample_exact`.
     """
     first = coresets[0]
-    cell = {"method": first.method, "ipc": first.ipc, "sampler": config.sampler, "protocol": config.protocol}
+    key = PosteriorKey(first.method, first.ipc, config.sampler, config.protocol)
     with RowWriter(run.file("rows.csv", promised=True)):  # opening it mends a torn last line
         pass
-    done = written_seeds(run, cell)
+    done = written_seeds(run, key)
     if done.issuperset(seeds):
         return
     settings = config.settings
@@ -104,11 +92,11 @@ def score_exact(
             skip=done.__contains__,
             report=report.update,
         ):
-            write_result(run, network, dataset, cell, result, inputs)
+            write_result(run, network, dataset, key, result, inputs)
 
 
 def inference_data(
-    traces: Traces, cell: Cell, run: Run, network: Network, dataset: Dataset, seed: int
+    traces: Traces, key: PosteriorKey, run: Run, network: Network, dataset: Dataset, seed: int
 ) -> az.InferenceData:
     """The traces of one posterior as ArviZ takes them."""
 
@@ -129,58 +117,46 @@ def inference_data(
             "architecture": network.name,
             "seed": seed,
             "config_hash": run.hash,
-            **cell,
+            **key._asdict(),
         },
     )
 
 
-def save_inference(data: az.InferenceData, run: Run, cell: Cell, seed: int) -> None:
+def save_inference(data: az.InferenceData, run: Run, key: PosteriorKey, seed: int) -> None:
     """Write ``inference-*.nc``."""
-    stem = f"{cell['method']}-{cell['sampler']}-{cell['protocol']}-{seed}"
+    stem = f"{key.method}-{key.sampler}-{key.protocol}-{seed}"
     save_inference_data(data, run.file(f"inference-{stem}.nc"))
 
 
 def write_result(
-    run: Run, network: Network, dataset: Dataset, cell: Cell, result: ExactResult, inputs: Sequence[Inputs]
+    run: Run, network: Network, dataset: Dataset, key: PosteriorKey, result: ExactResult, inputs: Sequence[Inputs]
 ) -> Diagnostics:
     """Rows, ``predictive-*.safetensors`` and ``inference-*.nc`` of one posterior; the predictive pools its chains.
 
     A chain that is not finite makes the pooled predictive, and with it every metric, nan: it is reported, never left out.
     """
-    data = inference_data(result.traces, cell, run, network, dataset, result.seed)
-    save_inference(data, run, cell, result.seed)
-    pooled = pool({name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs)
-    metadata = {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(result.seed)}
-    metadata |= {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
-    save_tensors(run.file(predictive_name(cell, result.seed)), pooled, metadata)
+    data = inference_data(result.traces, key, run, network, dataset, result.seed)
+    save_inference(data, run, key, result.seed)
+    pooled = predictive_tensors(
+        {name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs
+    )
+    save_predictive(run, dataset.name, key, result.seed, pooled)
 
     found = diagnose(data)
     values = {**_metrics(pooled), **diagnostic_rows(found, data)}
     with RowWriter(run.path / "rows.csv") as writer:
-        rows = read_rows(run.path / "rows.csv")
-        for key, value in {**cell, "seed": result.seed}.items():
-            rows = rows[rows[key] == value]
-        there = set(rows["metric"])
+        rows = key.of(read_rows(run.path / "rows.csv"))
+        there = set(rows.loc[rows["seed"] == result.seed, "metric"])
         for metric, value in values.items():
             if metric not in there:
-                writer.write(_row(run, network.name, dataset.name, cell, result.seed, metric, value, result.seconds))
-    who = f"{cell['method']}, seed {result.seed}"
+                writer.write(_row(run, network.name, dataset.name, key, result.seed, metric, value, result.seconds))
+    who = f"{key.method}, seed {result.seed}"
     warn_of_heat(values, who)
     if math.isnan(values["accuracy"]):
         say(f"A chain of {who} left the finite numbers; its rows say nan, and so will the mean over seeds.")
     if not found.mixed:
         say(f"The chains of {who} have not mixed: {'; '.join(found.reasons)}.")
     return found
-
-
-def pool(probs: dict[str, Tensor], inputs: Sequence[Inputs]) -> dict[str, Tensor]:
-    """A predictive (n, y) of each of the inputs with their labels, under the names that a predictive's file has.
-
-    The first of the inputs is the test set: ``probs`` and ``labels``; another is ``probs_fog-3`` and ``labels_fog-3``.
-    """
-    named = {f"_{i.name}" if place else "": i for place, i in enumerate(inputs)}
-    tensors = {f"probs{ending}": probs[i.name] for ending, i in named.items()}
-    return tensors | {f"labels{ending}": i.split.labels.cpu().clone() for ending, i in named.items()}
 
 
 def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
@@ -236,7 +212,9 @@ def warn_of_heat(values: Mapping[str, float], who: str) -> None:
         )
 
 
-def _row(run: Run, network: str, dataset: str, cell: Cell, seed: int, metric: str, value: float, seconds: float) -> Row:
+def _row(
+    run: Run, network: str, dataset: str, key: PosteriorKey, seed: int, metric: str, value: float, seconds: float
+) -> Row:
     return Row(
         run=run.path.name,
         config_hash=run.hash,
@@ -247,7 +225,7 @@ def _row(run: Run, network: str, dataset: str, cell: Cell, seed: int, metric: st
         value=value,
         seconds=seconds,
         device=device_name(run.device),
-        **cell,
+        **key._asdict(),
     )
 
 
@@ -269,26 +247,27 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
     """
     network, dataset = reference.network.name, reference.dataset.name
     seeds = REFERENCE_SEEDS
-    truth, again = (pool({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in seeds)
+    truth, again = (
+        predictive_tensors({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in seeds
+    )
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         there = set(zip(rows["method"], rows["sampler"], rows["protocol"], rows["seed"], rows["metric"], strict=True))
 
-        def add(cell: Cell, seed: int, metric: str, value: float) -> None:
-            if (cell["method"], cell["sampler"], cell["protocol"], seed, metric) not in there:
-                writer.write(_row(run, network, dataset, cell, seed, metric, value, 0.0))
+        def add(key: PosteriorKey, seed: int, metric: str, value: float) -> None:
+            if (key.method, key.sampler, key.protocol, seed, metric) not in there:
+                writer.write(_row(run, network, dataset, key, seed, metric, value, 0.0))
 
         for seed, predictive in zip(seeds, (truth, again), strict=True):
             for metric, value in {**_metrics(predictive), **reference.diagnostics(seed)}.items():
-                add(reference.cell, seed, metric, value)
+                add(reference.key, seed, metric, value)
         for path in sorted(run.path.glob("predictive-*.safetensors")):
             tensors, metadata = load_tensors(path, what="a saved predictive")
-            cell = {"method": metadata["method"], "ipc": int(metadata["ipc"])}
-            cell |= {"sampler": metadata["sampler"], "protocol": metadata["protocol"]}
+            key = PosteriorKey(metadata["method"], int(metadata["ipc"]), metadata["sampler"], metadata["protocol"])
             for metric, value in _fidelity_rows(tensors, truth, path):
-                add(cell, int(metadata["seed"]), metric, value)
+                add(key, int(metadata["seed"]), metric, value)
         for metric, value in _fidelity_rows(again, truth, reference.path):
-            add(reference.cell, seeds[1], metric, value)
+            add(reference.key, seeds[1], metric, value)
     return fidelity(again["probs"], truth["probs"])
 
 

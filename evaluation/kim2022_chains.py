@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig
 from bpc.budget import pairs_at_once
-from bpc.coreset import Pseudocoreset
+from bpc.coreset import Pseudocoreset, check_coreset
 from bpc.data import Dataset
 from bpc.errors import ConfigError, unknown_name
 from bpc.models import Network
@@ -26,7 +26,7 @@ from evaluation.metrics import SHIFTED
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import KIM2022_PROTOCOLS, KIM2022_SAMPLERS, ChainPlan, kim2022_plan, kim2022_settings
 
-__all__ = ["BlockResult", "Kim2022Config", "check_coreset", "iterations", "sample_kim2022", "shifted_metrics"]
+__all__ = ["BlockResult", "Kim2022Config", "iterations", "sample_kim2022", "shifted_metrics"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,31 +63,6 @@ class BlockResult(NamedTuple):
     metrics: dict[str, Tensor]  # each (k,), float64 on the CPU; nan where a chain diverged
     probs: Tensor  # (k, n, y) float32 on the CPU, the predictive
     seconds: float
-
-
-def check_coreset(coreset: Pseudocoreset, dataset: Dataset, network: Network) -> None:
-    """Refuse a coreset that does not fit.
-
-    Raises:
-        ConfigError: its image shape, classes or normalisation are not those of the dataset and network.
-    """
-    shape = tuple(coreset.points.shape[1:])
-    if shape != dataset.image_shape or shape != tuple(network.image_shape):
-        raise ConfigError(
-            f"The coreset's images are {shape} and those of {dataset.name} are {dataset.image_shape} "
-            f"(it was made for {coreset.dataset}); choose the dataset with --dataset."
-        )
-    if coreset.num_classes != dataset.num_classes:
-        raise ConfigError(
-            f"The coreset has {coreset.num_classes} classes and {dataset.name} has {dataset.num_classes}."
-        )
-    if any(
-        abs(a - b) > 1e-4 for a, b in zip((*coreset.mean, *coreset.std), (*dataset.mean, *dataset.std), strict=True)
-    ):
-        raise ConfigError(
-            f"The coreset was normalised with mean {coreset.mean} and std {coreset.std}, {dataset.name} is with "
-            f"{dataset.mean} and {dataset.std}: its points would mean other pixels."
-        )
 
 
 def sample_kim2022(

@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from bpc.augment import AugmentConfig
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset
-from bpc.files import save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.inputs import Inputs
 from evaluation.kim2022_chains import Kim2022Config, iterations, sample_kim2022, shifted_metrics
 from evaluation.metrics import SCORED
-from evaluation.predictive import pick_images
-from evaluation.rows import Row, RowWriter, read_rows
+from evaluation.predictive import pick_images, save_predictive
+from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
-__all__ = ["PREDICTIVE_FORMAT", "score_kim2022"]
-
-PREDICTIVE_FORMAT = "bpc-predictive-1"
+__all__ = ["score_kim2022"]
 
 
 def score_kim2022(
@@ -50,18 +47,10 @@ def score_kim2022(
     name = f"{first.method} by {config.sampler} ({config.protocol})"
     rows_path = run.file("rows.csv", promised=True)
     metrics = [*SCORED, *shifted_metrics(extra)]
-    cell = {
-        "method": first.method,
-        "ipc": first.ipc,
-        "sampler": config.sampler,
-        "protocol": config.protocol,
-    }
+    key = PosteriorKey(first.method, first.ipc, config.sampler, config.protocol)
     labels = pick_images(dataset.test, config.test_images).labels.cpu()
-    metadata = {key: str(value) for key, value in {"dataset": dataset.name, **cell}.items()}
     with RowWriter(rows_path) as writer:  # opening it mends a torn last line
-        rows = read_rows(rows_path)
-        for key, value in cell.items():
-            rows = rows[rows[key] == value]
+        rows = key.of(read_rows(rows_path))
         written = {(int(s), str(m)) for s, m in zip(rows["seed"], rows["metric"], strict=True)}
         done = {seed for seed in seeds if all((seed, metric) in written for metric in metrics)}
         total = iterations(network, first, config) * len([seed for seed in seeds if seed not in done])
@@ -83,11 +72,7 @@ def score_kim2022(
                 report=report.update,
             ):
                 for i, seed in enumerate(block.seeds):
-                    save_tensors(
-                        run.file(f"predictive-{first.method}-{config.sampler}-{config.protocol}-{seed}.safetensors"),
-                        {"probs": block.probs[i], "labels": labels},
-                        {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **metadata},
-                    )
+                    save_predictive(run, dataset.name, key, seed, {"probs": block.probs[i], "labels": labels})
                     for metric in metrics:
                         if (seed, metric) in written:
                             continue
@@ -103,7 +88,7 @@ def score_kim2022(
                                 value=value,
                                 seconds=block.seconds / len(block.seeds),
                                 device=device_name(run.device),
-                                **cell,  # type: ignore[arg-type]
+                                **key._asdict(),
                             )
                         )
                     if math.isnan(float(block.metrics["accuracy"][i])):

@@ -1,16 +1,26 @@
-"""The posterior predictive on a test set, streamed: posterior samples come one at a time and none is kept."""
+"""The posterior predictive on a test set, streamed: posterior samples come one at a time and none is kept. And its file."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bpc.data import Dataset, Split
+from bpc.files import save_tensors
 from bpc.models import Network
+from bpc.runs import Run
 from evaluation.metrics import Kim2022Nll, compute, ece_kim2022, empty_sums, update
+from evaluation.rows import PosteriorKey
 
-__all__ = ["Predictive", "pick_images"]
+if TYPE_CHECKING:
+    from evaluation.inputs import Inputs
 
+__all__ = ["PREDICTIVE_FORMAT", "Predictive", "pick_images", "predictive_tensors", "save_predictive"]
+
+PREDICTIVE_FORMAT = "bpc-predictive-1"
 TEST_BATCH = 500  # images per forward pass; changes memory, not the result
 
 
@@ -79,3 +89,23 @@ class Predictive:
         self._sum = state["sum"].to(device)
         self.samples = int(state["samples"])
         self._kim = Kim2022Nll(**{k: state[f"kim.{k}"].to(device) for k in Kim2022Nll._fields})
+
+
+def predictive_tensors(probs: dict[str, Tensor], inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+    """A predictive (n, y) of each of the inputs with their labels, under the names that a predictive's file has.
+
+    The first of the inputs is the test set: ``probs`` and ``labels``; another is ``probs_fog-3`` and ``labels_fog-3``.
+    """
+    named = {f"_{i.name}" if place else "": i for place, i in enumerate(inputs)}
+    tensors = {f"probs{ending}": probs[i.name] for ending, i in named.items()}
+    return tensors | {f"labels{ending}": i.split.labels.cpu().clone() for ending, i in named.items()}
+
+
+def save_predictive(run: Run, dataset: str, key: PosteriorKey, seed: int, tensors: dict[str, Tensor]) -> None:
+    """Write ``predictive-*.safetensors`` in the run's folder: `tensors` with the names of `predictive_tensors`."""
+    about = {"dataset": dataset, **{name: str(value) for name, value in key._asdict().items()}}
+    save_tensors(
+        run.file(f"predictive-{key.method}-{key.sampler}-{key.protocol}-{seed}.safetensors"),
+        tensors,
+        {"format": PREDICTIVE_FORMAT, "config_hash": run.hash, "seed": str(seed), **about},
+    )

@@ -31,7 +31,6 @@ from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
 from evaluation.exact_run import (
     REFERENCE_SEEDS,
-    Cell,
     diagnostic_rows,
     inference_data,
     save_inference,
@@ -40,7 +39,7 @@ from evaluation.exact_run import (
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings
-from evaluation.rows import Row, RowWriter, read_rows
+from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
 __all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
 
@@ -109,10 +108,10 @@ class Reference:
         self._hash = config_hash
 
     @property
-    def cell(self) -> Cell:
-        """What its rows share."""
+    def key(self) -> PosteriorKey:
+        """Of its rows."""
         ipc = len(self.dataset.train) // self.dataset.num_classes
-        return {"method": "full", "ipc": ipc, "sampler": self.settings.label, "protocol": "exact"}
+        return PosteriorKey("full", ipc, self.settings.label, "exact")
 
     def predictive(self, seed: int, inputs: Inputs) -> Tensor:
         """(n, y) float32 on the CPU: p(y | x) of one of the two runs, its chains pooled; computed once for these very images."""
@@ -224,8 +223,8 @@ def make_reference(
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
                     save_tensors(weights[seed], {"draws": result.draws}, {"config_hash": run.hash})
-                    data = inference_data(result.traces, reference.cell, run, network, dataset, seed)
-                    save_inference(data, run, reference.cell, seed)
+                    data = inference_data(result.traces, reference.key, run, network, dataset, seed)
+                    save_inference(data, run, reference.key, seed)
                     found = diagnose(data)
                     _write(run, reference, seed, diagnostic_rows(found, data), result.seconds)
                     if not found.mixed:
@@ -252,7 +251,7 @@ def _write(run: Run, reference: Reference, seed: int, values: dict[str, float], 
                 Row(
                     run=run.path.name, config_hash=run.hash, dataset=reference.dataset.name,
                     architecture=reference.network.name, seed=seed, metric=metric, value=values[metric], seconds=seconds,
-                    device=run.device_name, **reference.cell,
+                    device=run.device_name, **reference.key._asdict(),
                 )
             )  # fmt: skip
 

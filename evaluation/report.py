@@ -10,7 +10,6 @@ import torch
 from bpc.coreset import SAFE_NAME, Pseudocoreset, load_coreset
 from bpc.files import load_tensors, own_content
 from evaluation.compare import method_label, method_labels
-from evaluation.kim2022_run import PREDICTIVE_FORMAT
 from evaluation.metrics import MetricSums, empty_sums, update
 from evaluation.plots import (
     plot_coreset_grid,
@@ -18,10 +17,9 @@ from evaluation.plots import (
     plot_fourier_diagonal,
     plot_reliability,
 )
+from evaluation.predictive import PREDICTIVE_FORMAT
 
 __all__ = ["find_coresets", "find_predictives", "write_figures"]
-
-Cell = tuple[str, int]  # dataset, ipc
 
 
 def _search(paths: Iterable[Path], pattern: str) -> list[Path]:
@@ -32,9 +30,9 @@ def _search(paths: Iterable[Path], pattern: str) -> list[Path]:
     return list(found)
 
 
-def find_coresets(paths: Iterable[Path]) -> dict[Cell, dict[str, list[Pseudocoreset]]]:
+def find_coresets(paths: Iterable[Path]) -> dict[tuple[str, int], dict[str, list[Pseudocoreset]]]:
     """Coresets below `paths`: by (dataset, ipc), then by the method's label, in table order."""
-    cells: dict[Cell, dict[str, list[Pseudocoreset]]] = {}
+    cells: dict[tuple[str, int], dict[str, list[Pseudocoreset]]] = {}
     order = list(method_labels())
     coresets = [load_coreset(path) for path in _search(paths, "coreset.safetensors")]
     coresets.sort(key=lambda c: (c.dataset, c.ipc, order.index(c.method) if c.method in order else 99, c.seed))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from bpc.errors import ConfigError, FileFormatError, unknown_name
 from bpc.files import explain_os_error, read_bytes, refuse_special
 from evaluation.metrics import metric_info
 
-__all__ = ["COLUMNS", "Row", "RowWriter", "metrics_of", "read_rows"]
+__all__ = ["COLUMNS", "PosteriorKey", "Row", "RowWriter", "metrics_of", "read_rows"]
 
 COLUMNS = (
     "run",
@@ -43,6 +43,21 @@ COLUMNS = (
 _INTEGERS = ("ipc", "seed")
 _FLOATS = ("value", "seconds")
 _BOOLEANS = {"true": True, "false": False}
+
+
+class PosteriorKey(NamedTuple):
+    """Which posterior: columns that are the same in all rows of all its seeds."""
+
+    method: str
+    ipc: int
+    sampler: str
+    protocol: str
+
+    def of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of `rows` that are this posterior's."""
+        for name, value in self._asdict().items():
+            rows = rows[rows[name] == value]
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bpc.coreset import Pseudocoreset, load_coreset
+from bpc.coreset import Pseudocoreset, check_coreset, load_coreset
 from bpc.errors import ConfigError, FileFormatError
+from bpc.models import ConvNet, ConvNetConfig
+from bpc.selection import build_coreset, unweighted
 
 
 @pytest.fixture
@@ -143,3 +145,15 @@ def test_labels_may_be_stored_as_whole_floats(coreset, tmp_path):
     tensors = load_file(tmp_path / "good")
     save_file({**tensors, "labels": tensors["labels"].float()}, tmp_path / "floats", header)
     assert torch.equal(load_coreset(tmp_path / "floats").labels, coreset.labels)
+
+
+def test_a_coreset_has_to_fit_the_dataset_and_the_network(digits):
+    net = ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
+    fitting = build_coreset(digits, unweighted(torch.arange(10)), method="random", seed=0)
+    check_coreset(fitting, digits, net)
+    with pytest.raises(ConfigError, match=r"images are \(3, 8, 8\)"):
+        check_coreset(fitting.replace(points=torch.zeros(10, 3, 8, 8), mean=(0.0,) * 3, std=(1.0,) * 3), digits, net)
+    with pytest.raises(ConfigError, match="classes"):
+        check_coreset(fitting.replace(num_classes=7), digits, net)
+    with pytest.raises(ConfigError, match="normalised"):
+        check_coreset(fitting.replace(mean=(0.0,)), digits, net)

@@ -23,11 +23,11 @@ from evaluation import exact_chains
 from evaluation.compare import beside_full_data, load_runs, summarise
 from evaluation.exact_chains import ExactConfig, chain_seeds, sample_exact
 from evaluation.exact_report import write_page
-from evaluation.exact_run import add_fidelity, pool, score_exact
+from evaluation.exact_run import add_fidelity, score_exact
 from evaluation.fidelity import fidelity
 from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
 from evaluation.metrics import compute, empty_sums, update
-from evaluation.predictive import pick_images
+from evaluation.predictive import pick_images, predictive_tensors
 from evaluation.protocols import ExactSettings, exact_plan
 from evaluation.reference import make_reference, reference_settings
 from evaluation.rows import read_rows
@@ -186,7 +186,7 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, inputs):
     folder, reference = scored
     rows = read_rows(folder / "rows.csv")
     tensors, _ = load_tensors(folder / "predictive-fkl-hmc-exact-1.safetensors")
-    truth, again = (pool({i.name: reference.predictive(s, i) for i in inputs}, inputs) for s in (0, 1))
+    truth, again = (predictive_tensors({i.name: reference.predictive(s, i) for i in inputs}, inputs) for s in (0, 1))
     mine = rows[(rows["method"] == "fkl") & (rows["seed"] == 1)].set_index("metric")["value"]
     for name, value in compute(update(empty_sums(), tensors["probs"], tensors["labels"])).items():
         assert mine[name] == pytest.approx(float(value), rel=1e-5)

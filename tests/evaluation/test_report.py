@@ -5,7 +5,7 @@ import torch
 
 from bpc.errors import FileFormatError
 from bpc.files import save_tensors
-from evaluation.kim2022_run import PREDICTIVE_FORMAT
+from evaluation.predictive import PREDICTIVE_FORMAT
 from evaluation.report import find_predictives
 
 GOOD = {"dataset": "digits", "ipc": "1", "sampler": "hmc", "protocol": "kim2022", "method": "fkl"}
