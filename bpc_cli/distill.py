@@ -170,7 +170,10 @@ def run_distill(args: Distill) -> Path:
         if preset.steps >= WORTH_ESTIMATING:
             seconds += preset.steps * (learning_seconds(setting, args.divergence, preset, args.ipc) or 0.0)
         ask_patience(
-            seconds, setting.device, False, lambda: smaller_distill(setting, args.data, args.divergence, args.ipc)
+            seconds,
+            setting.device,
+            False,
+            lambda: smaller_distill(setting, args.data, args.where, args.divergence, args.ipc),
         )
 
     asked = False

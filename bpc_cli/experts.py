@@ -50,7 +50,7 @@ def run_experts(args: Experts) -> Path:
         path=args.experts.experts or args.where.out,
         start_over=not args.where.resume,
         before=lambda seconds: ask_patience(
-            seconds, setting.device, args.experts.yes, lambda: smaller_experts(setting, args.data)
+            seconds, setting.device, args.experts.yes, lambda: smaller_experts(setting, args.data, args.where)
         ),
     )
     last = [store.journal(e)[epochs] for e in range(count)]

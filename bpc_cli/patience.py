@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bpc_cli.flags import DataFlags
+from bpc_cli.flags import DataFlags, PlaceFlags
 from bpc_cli.setting import Setting
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ def ask_patience(seconds: float, device: torch.device, yes: bool, smaller: Calla
 
     if device.type != "cpu" or seconds <= LONG or yes:
         return
-    say(
-        f"This will take about {duration(seconds)} here ({seconds / 86400:.1f} days). For about 20 minutes:\n  {smaller()}"
-    )
+    days = f" ({seconds / 86400:.1f} days)" if "days" not in duration(seconds) else ""
+    say(f"This will take about {duration(seconds)} here{days}. For about 20 minutes:\n  {smaller()}")
     say(f"It begins in {PAUSE:.0f} s; Ctrl-C leaves, --yes begins at once.")
     time.sleep(PAUSE)
 
@@ -60,12 +60,18 @@ def _small(setting: Setting) -> tuple[Setting, float]:
     return small, estimate_seconds(network, dataset, config, 1, pairs_at_once(network, setting.device))
 
 
-def smaller_experts(setting: Setting, data: DataFlags) -> str:
+def _images(data: DataFlags, place: PlaceFlags) -> str:
+    """The flags that name the images, as a shell reads them."""
+    root = ["--data-root", str(place.data_root)] if place.data_root else []
+    return shlex.join(["--dataset", data.dataset, *root])
+
+
+def smaller_experts(setting: Setting, data: DataFlags, place: PlaceFlags) -> str:
     """The `experts` command that ends in about 20 minutes."""
     _, epoch = _small(setting)
     epochs = max(1, min(8, int(BUDGET / epoch)))
     count = max(1, min(10, int(BUDGET / (epoch * epochs))))
-    return f"run.py experts --dataset {data.dataset} --width {SMALL_WIDTH} --num-experts {count} --epochs {epochs}"
+    return f"run.py experts {_images(data, place)} --width {SMALL_WIDTH} --num-experts {count} --epochs {epochs}"
 
 
 def learning_seconds(setting: Setting, divergence: str, preset: DistillPreset, ipc: int) -> float | None:
@@ -87,7 +93,7 @@ def learning_seconds(setting: Setting, divergence: str, preset: DistillPreset, i
     return step_seconds(made, start(coreset, made).coreset, ExpertWindow(snapshots.to(setting.device)), real)
 
 
-def smaller_distill(setting: Setting, data: DataFlags, divergence: str, ipc: int) -> str:
+def smaller_distill(setting: Setting, data: DataFlags, place: PlaceFlags, divergence: str, ipc: int) -> str:
     """The `distill` command that ends in about 20 minutes: a third for experts, half for learning, the rest to score."""
     from bpc.presets import distill_preset
 
@@ -100,6 +106,6 @@ def smaller_distill(setting: Setting, data: DataFlags, divergence: str, ipc: int
     step = learning_seconds(small, divergence, preset, ipc) or 1.0
     steps = max(10, min(preset.steps, int(BUDGET / 2 / step)))
     return (
-        f"run.py distill --dataset {data.dataset} --divergence {divergence} --ipc {ipc} --width {SMALL_WIDTH} "
+        f"run.py distill {_images(data, place)} --divergence {divergence} --ipc {ipc} --width {SMALL_WIDTH} "
         f"--num-experts {count} --max-start-epoch {starts} --steps {steps} --test-images 2000 --protocol kim2022-scaled"
     )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,19 +206,21 @@ def test_long_work_asks_for_patience(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_smaller_command_is_a_command(digits):
+def test_the_smaller_command_is_a_command(digits, tmp_path):
     from bpc_cli.flags import DataFlags, NetworkFlags, PlaceFlags
     from bpc_cli.main import parse
     from bpc_cli.patience import smaller_distill, smaller_experts
     from bpc_cli.setting import prepare
 
     data = DataFlags(dataset="digits")
-    setting = prepare(data, NetworkFlags(), PlaceFlags(device="cpu"))
+    place = PlaceFlags(device="cpu", data_root=tmp_path / "my data")
+    setting = prepare(data, NetworkFlags(), place)
     for words in (
-        smaller_experts(setting, data),
-        *(smaller_distill(setting, data, d, 1) for d in ("fkl", "wasserstein")),
+        smaller_experts(setting, data, place),
+        *(smaller_distill(setting, data, place, d, 1) for d in ("fkl", "wasserstein")),
     ):
-        parse(words.removeprefix("run.py ").split())
+        _, args = parse(shlex.split(words.removeprefix("run.py ")))
+        assert args.where.data_root == place.data_root
 
 
 def test_experts_into_a_run_of_something_else(tmp_path, capsys):
