@@ -142,7 +142,7 @@ def run_distill(args: Distill) -> Path:
     from bpc.augment import AUGMENT_NONE
     from bpc.data import default_settings
     from bpc.distill import initial_coreset
-    from bpc.learn import WORTH_ESTIMATING
+    from bpc.distill_run import WORTH_ESTIMATING
     from bpc.presets import distill_preset
     from bpc.progress import plural, say
     from bpc.runs import Run, default_out
@@ -232,8 +232,8 @@ def _learn(
     from bpc.budget import pairs_at_once
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, real_batches
+    from bpc.distill_run import distill_into
     from bpc.divergences import DIVERGENCES
-    from bpc.learn import learn
     from bpc.likelihood import Classifier
     from bpc.presets import make_divergence
     from bpc_cli.show import draw_coreset
@@ -273,7 +273,7 @@ def _learn(
             "student_lr": preset.student_lr,
         },
     )
-    coreset = learn(
+    coreset = distill_into(
         run,
         initial,
         divergence,
