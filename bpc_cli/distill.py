@@ -24,7 +24,10 @@ from bpc_cli.scoring import ScoringPlan, scoring_plan
 from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
 
 if TYPE_CHECKING:
+    from bpc.divergences import LearnedCoreset
     from bpc.presets import DistillPreset
+    from bpc.runs import Run
+    from expert_trajectories import TrajectoryStore
 
 __all__ = ["Distill", "run_distill"]
 
@@ -220,11 +223,11 @@ def run_distill(args: Distill) -> Path:
 def _learn(
     args: Distill,
     setting: Setting,
-    run: Any,
+    run: Run,
     preset: DistillPreset,
-    store: Any,
+    store: TrajectoryStore,
     count: int,
-    initial: Any,
+    initial: LearnedCoreset,
     training: str,
     plan: ScoringPlan,
 ) -> None:

@@ -251,7 +251,7 @@ def _add_gain(summary: pd.DataFrame) -> None:
 def _drop_repeats(rows: pd.DataFrame) -> pd.DataFrame:
     """Count a seed once where several runs hold the same numbers for it, as for random beside each run."""
     seen: dict[tuple[Any, ...], list[dict[str, str]]] = {}
-    keep: list[Any] = []
+    keep: list[int] = []
     pooled: set[str] = set()
     for key, block in rows.groupby([*_CELL, "seed", "run", "config_hash"], sort=False):
         # nine digits: the last bits depend on which chains ran beside it
