@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +27,16 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.native import available, sample
 from bpc.data import load_dataset
 from bpc.likelihood import Classifier, LinearRegression, LogisticRegression
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
 from bpc.runs import versions
 from bpc.runtime import keep_freed_memory
-from bpc.samplers.backends import BackendSettings, ChainDraws, available, sample
+from bpc.samplers.backends import BackendSettings, ChainDraws
 from bpc.seeding import make_generator
 
 COMBINATIONS = (("native", "hmc"), ("native", "nuts"), ("pyro", "hmc"), ("pyro", "nuts"), ("hamiltorch", "hmc"))

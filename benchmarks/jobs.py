@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import naive
+from benchmarks.native import available, sample
 from bpc.augment import AugmentConfig
 from bpc.budget import pairs_at_once
 from bpc.data import Dataset, load_dataset
@@ -34,7 +35,7 @@ from bpc.posterior import Posterior
 from bpc.presets import distill_preset, make_divergence
 from bpc.runs import device_name, peak_memory_bytes, resolve_device, versions
 from bpc.runtime import keep_freed_memory, repeatable_kernels
-from bpc.samplers.backends import BackendSettings, available, sample
+from bpc.samplers.backends import BackendSettings
 from bpc.seeding import make_generator
 from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 

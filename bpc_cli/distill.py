@@ -24,7 +24,10 @@ from bpc_cli.scoring import ScoringPlan, scoring_plan
 from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
 
 if TYPE_CHECKING:
+    from bpc.divergences import LearnedCoreset
     from bpc.presets import DistillPreset
+    from bpc.runs import Run
+    from expert_trajectories import TrajectoryStore
 
 __all__ = ["Distill", "run_distill"]
 
@@ -142,7 +145,7 @@ def run_distill(args: Distill) -> Path:
     from bpc.augment import AUGMENT_NONE
     from bpc.data import default_settings
     from bpc.distill import initial_coreset
-    from bpc.learn import WORTH_ESTIMATING
+    from bpc.distill_run import WORTH_ESTIMATING
     from bpc.presets import distill_preset
     from bpc.progress import plural, say
     from bpc.runs import Run, default_out
@@ -223,11 +226,11 @@ def run_distill(args: Distill) -> Path:
 def _learn(
     args: Distill,
     setting: Setting,
-    run: Any,
+    run: Run,
     preset: DistillPreset,
-    store: Any,
+    store: TrajectoryStore,
     count: int,
-    initial: Any,
+    initial: LearnedCoreset,
     training: str,
     plan: ScoringPlan,
 ) -> None:
@@ -235,8 +238,8 @@ def _learn(
     from bpc.budget import pairs_at_once
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, real_batches
+    from bpc.distill_run import distill_into
     from bpc.divergences import DIVERGENCES
-    from bpc.learn import learn
     from bpc.likelihood import Classifier
     from bpc.presets import make_divergence
     from bpc_cli.show import draw_coreset
@@ -276,7 +279,7 @@ def _learn(
             "student_lr": preset.student_lr,
         },
     )
-    coreset = learn(
+    coreset = distill_into(
         run,
         initial,
         divergence,

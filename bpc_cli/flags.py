@@ -145,9 +145,6 @@ def check_flags(args: Any) -> None:
                     bound.check(text, number)
 
 
-Whole = Annotated[int | None, AtLeast(1)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlaceFlags:
     """Where data are read and where the work is done."""

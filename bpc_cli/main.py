@@ -8,9 +8,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import tyro
@@ -181,10 +182,10 @@ def _forget_output() -> None:
 
 
 @contextlib.contextmanager
-def _terminating() -> Any:
+def _terminating() -> Iterator[None]:
     """SIGTERM is handled like Ctrl-C while a command runs (in the main thread, the only one that gets signals)."""
 
-    def stop(signum: int, frame: Any) -> NoReturn:
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
         raise Terminated
 
     try:

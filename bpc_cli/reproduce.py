@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated
 
 import tyro
 
@@ -73,7 +74,7 @@ def run_reproduce(args: Reproduce) -> Path | None:
         return None
     if args.stop_after is not None:
 
-        def stop(signum: int, frame: Any) -> None:
+        def stop(signum: int, frame: FrameType | None) -> None:
             raise TimeIsUp
 
         signal.signal(signal.SIGALRM, stop)

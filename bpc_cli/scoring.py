@@ -216,7 +216,9 @@ def scoring_plan(
         changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
         same = {name: getattr(exact, name) for name in ("chains", "warmup", "samples", "max_tree_depth", "prior_std")}
         settings = ExactSettings(sampler=sampler, backend=backend, **same, **changes)
-        config: Any = ExactConfig(protocol=flags.protocol, settings=settings, test_images=flags.test_images)
+        config: Kim2022Config | ExactConfig = ExactConfig(
+            protocol=flags.protocol, settings=settings, test_images=flags.test_images
+        )
         count = flags.seeds or coresets
     else:
         if flags.protocol not in KIM2022_PROTOCOLS:

@@ -18,6 +18,7 @@ from bpc.methods import METHODS
 from bpc.runs import RECORD, read_run
 from evaluation.metrics import METRICS
 from evaluation.moments import Moments, moments, welch_error
+from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS
 from evaluation.published import published_value
 from evaluation.rows import COLUMNS, read_rows
 
@@ -35,8 +36,6 @@ __all__ = [
 ]
 
 # protocols that may stand beside the published numbers; what else differs, the caption and the notes say
-PUBLISHED_PROTOCOLS = ("kim2022", "kim2022-scaled")
-EXACT_PROTOCOLS = ("exact", "exact-scaled")
 _TABLE = ["dataset", "architecture", "sampler", "protocol"]
 _BASELINE = [*_TABLE, "ipc", "metric"]
 _CELL = ["dataset", "architecture", "method", "augment", "ipc", "sampler", "protocol"]
@@ -208,7 +207,7 @@ def _record(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
     cell = dict(zip([*_CELL, "metric"], key, strict=True))
     values = [float(value) for value in group["value"]]
     published = None
-    if cell["protocol"] in PUBLISHED_PROTOCOLS:
+    if cell["protocol"] in KIM2022_PROTOCOLS:
         published = published_value(
             cell["dataset"],
             cell["method"],
@@ -251,7 +250,7 @@ def _add_gain(summary: pd.DataFrame) -> None:
 def _drop_repeats(rows: pd.DataFrame) -> pd.DataFrame:
     """Count a seed once where several runs hold the same numbers for it, as for random beside each run."""
     seen: dict[tuple[Any, ...], list[dict[str, str]]] = {}
-    keep: list[Any] = []
+    keep: list[int] = []
     pooled: set[str] = set()
     for key, block in rows.groupby([*_CELL, "seed", "run", "config_hash"], sort=False):
         # nine digits: the last bits depend on which chains ran beside it

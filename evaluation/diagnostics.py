@@ -178,7 +178,7 @@ def _measures() -> list[Callable[[Array], Array]]:
     """R-hat, bulk and tail ESS: (c, s, t) to (t,); nan where a value is not finite or the draws are too few."""
     az = import_arviz()
 
-    def each(measure: Callable[[Array], Any]) -> Callable[[Array], Array]:
+    def each(measure: Callable[[Array], float]) -> Callable[[Array], Array]:
         def apply(values: Array) -> Array:
             result = np.full(values.shape[2], np.nan)
             for i in range(values.shape[2]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from bpc.errors import FileFormatError
 from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import method_labels
-from evaluation.diagnostics import load_inference_data
+from evaluation.diagnostics import Array, load_inference_data
 from evaluation.exact_run import REFERENCE_SEEDS
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import Inputs
@@ -89,10 +88,10 @@ def _predictives(folder: Path) -> dict[str, list[dict[str, Tensor]]]:
     return {name: [t for _, t in sorted(found[name], key=lambda pair: pair[0])] for name in names}
 
 
-def _traces(folder: Path, reference: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _traces(folder: Path, reference: Path | None) -> tuple[dict[str, Array], dict[str, Array]]:
     """Log densities and energies (c, s) of each method's first seed, and of the reference."""
-    density: dict[str, Any] = {}
-    energy: dict[str, Any] = {}
+    density: dict[str, Array] = {}
+    energy: dict[str, Array] = {}
     files = sorted(folder.glob("inference-*.nc"))
     files += sorted(reference.glob("inference-*.nc")) if reference is not None else []
     for file in files:

@@ -33,7 +33,6 @@ __all__ = [
     "compute",
     "ece_kim2022",
     "empty_sums",
-    "merge",
     "metric_info",
     "reliability",
     "update",
@@ -218,15 +217,6 @@ def update(sums: MetricSums, probs: Tensor, labels: Tensor) -> MetricSums:
         bin_confidence=sums.bin_confidence + (member * confidence.unsqueeze(-1)).sum(-2),
         bin_correct=sums.bin_correct + (member * correct.unsqueeze(-1)).sum(-2),
     )
-
-
-def merge(a: MetricSums, b: MetricSums) -> MetricSums:
-    """The sums over both sets of examples (disjoint, same chains)."""
-    if a.bin_count.shape != b.bin_count.shape:
-        raise ConfigError(
-            f"Sums to be merged differ in chains or bins: {tuple(a.bin_count.shape)} and {tuple(b.bin_count.shape)}."
-        )
-    return MetricSums(*(x + y for x, y in zip(a, b, strict=True)))
 
 
 def compute(sums: MetricSums) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,7 @@ def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) ->
     device = posterior.points.device
     params = network.init(1, make_generator(device, 0))
 
-    def timed(work: Any) -> float:
+    def timed(work: Callable[[], object]) -> float:
         work()
         synchronise(device)
         started = time.monotonic()

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -96,7 +95,7 @@ class Target:
     """
 
     what: str
-    commands: Callable[[str, Path, Command], Iterable[Any]]
+    commands: Callable[[str, Path, Command], Iterable[Command | tuple[str, Command]]]
     published: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def steps(self, scale: str, out: Path, common: Command) -> list[Step]:

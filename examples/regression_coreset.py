@@ -9,7 +9,7 @@ al. (2020) do: the gradient is a covariance over draws of the coreset's own post
 import torch
 
 from bpc.divergences import LearnedCoreset
-from evaluation.studies.learning import learn, unlabelled
+from evaluation.studies.learning import descend, unlabelled
 from evaluation.studies.linear import LinearModel
 from evaluation.studies.normal import draw, kl
 from evaluation.studies.regression import diabetes_data, random_subset
@@ -30,7 +30,7 @@ def gradient(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[torch
 # learning starts at a random subset, each point of which stands for 442 / 20 patients
 weights = torch.full((POINTS,), len(data) / POINTS, dtype=data.dtype)
 coreset = unlabelled(data[random_subset(len(data), POINTS, seed=0)], weights)
-path = learn(coreset, gradient, steps=STEPS, lr_points=0.03, lr_weights=0.03, seed=0)
+path = descend(coreset, gradient, steps=STEPS, lr_points=0.03, lr_weights=0.03, seed=0)
 for step, coreset in enumerate(path):
     if step % 100 == 0:
         divergence = kl(model.posterior(coreset.points, coreset.weights), full)

@@ -6,7 +6,7 @@ import torch
 from bpc.errors import ConfigError
 from bpc.likelihood import LinearRegression
 from bpc.posterior import ControlVariates, Posterior
-from bpc.samplers import HMCConfig, collect, hmc, run, value_and_grad
+from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators
 
 LIKELIHOOD = LinearRegression(0.5)
@@ -84,21 +84,6 @@ def test_weights_of_each_chain():
     assert float(((draws.mean(0) - gradient).abs() / (draws.std(0) / 2000**0.5)).max()) < 4.5
     with pytest.raises(ConfigError, match="do not fit"):
         Posterior(LIKELIHOOD, points[0], labels, weights, prior_std=1.0)
-
-
-def test_collect_is_run_in_blocks():
-    posterior = make()
-    kernel = hmc(posterior, HMCConfig(step_size=0.1))
-    options = {"steps": 21, "burn_in": 4, "thin": 3}
-    samples = collect(
-        kernel, torch.zeros(2, 3).double(), generators=ChainGenerators.from_seeds("cpu", [0, 1]), block=4, **options
-    )
-    kept = run(kernel, torch.zeros(2, 3).double(), generators=ChainGenerators.from_seeds("cpu", [0, 1]), **options)
-    assert torch.equal(samples, torch.stack([s.params for s, _ in kept], dim=1))
-    with pytest.raises(ConfigError, match="leave no sample"):
-        collect(
-            kernel, torch.zeros(1, 3).double(), steps=2, burn_in=2, generators=ChainGenerators.from_seeds("cpu", [0])
-        )
 
 
 def test_errors():

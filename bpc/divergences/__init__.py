@@ -10,7 +10,7 @@ from bpc.divergences.base import (
     RealBatch,
     Reduction,
 )
-from bpc.divergences.covariance import covariance_gradient, covariance_surrogate, posterior_residual
+from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
 from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
 from bpc.divergences.reverse_kl import ReverseKL, ReverseKLConfig, reverse_kl_gradient
@@ -34,7 +34,6 @@ __all__ = [
     "ReverseKLConfig",
     "Wasserstein",
     "WassersteinConfig",
-    "covariance_gradient",
     "covariance_surrogate",
     "forward_kl_gradient",
     "posterior_residual",

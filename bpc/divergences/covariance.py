@@ -12,10 +12,9 @@ gradient of one scalar, -1/S sum_s sg(c_s - mean c) sum_m w_m f(u_m, theta_s), a
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-__all__ = ["covariance_gradient", "covariance_surrogate", "posterior_residual"]
+__all__ = ["covariance_surrogate", "posterior_residual"]
 
 
 def posterior_residual(log_lik_real: Tensor, log_lik_core: Tensor, weights: Tensor, real_scale: float) -> Tensor:
@@ -44,21 +43,3 @@ def covariance_surrogate(residual: Tensor, log_lik_core: Tensor, weights: Tensor
         num_samples: S, over all chunks, so that chunks add up.
     """
     return -(residual.detach() @ (log_lik_core @ weights)) / num_samples
-
-
-def covariance_gradient(log_lik_real: Tensor, log_lik_core: Tensor, score_core: Tensor) -> Tensor:
-    """Algorithm 4 of Kim et al. (2022) as printed, from its three arrays: the reference `covariance_surrogate` is tested by.
-
-    Args:
-        log_lik_real: (s, b) nats, not centred.
-        log_lik_core: (s, m) nats, not centred.
-        score_core: (s, m, ...), gradient of `log_lik_core` with respect to its own point.
-
-    Returns:
-        (m, ...), to be subtracted from the points: means over b and m where Eq. 4 has sums.
-    """
-    g = log_lik_real - log_lik_real.mean(0)
-    g_tilde = log_lik_core - log_lik_core.mean(0)
-    h_tilde = score_core - score_core.mean(0)
-    residual = g.mean(1) - g_tilde.mean(1)
-    return -torch.einsum("s,s...->...", residual, h_tilde) / len(residual)

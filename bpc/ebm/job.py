@@ -22,9 +22,9 @@ from bpc.ebm.train import (
     State,
     SyntheticConfig,
     build_pool,
-    learn,
     load_state,
     save_state,
+    train_ebm,
 )
 from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_own_tensors, own_content, save_tensors
@@ -118,7 +118,7 @@ def _first_phase(
                 f"First phase, without generated images, in {path}: iterations {state.iteration:,} to {until:,} on "
                 f"{len(data.labelled):,} labelled and {len(data.unlabelled):,} unlabelled images of {data.name}."
             )
-            steps = learn(state, data, settings.learn, until=until, seed=settings.seed)
+            steps = train_ebm(state, data, settings.learn, until=until, seed=settings.seed)
             _follow(steps, run, state, until, "Learning", checkpoint_seconds)
         if not run.done:
             run.record("done", iterations=until)
@@ -181,7 +181,7 @@ def train_job(
         if SETTINGS[settings.augment.setting].generate:
             pool, counts = _pool(settings, state, pool_path, run.hash)
         until = settings.learn.iterations
-        steps = learn(
+        steps = train_ebm(
             state, data, settings.learn, until=until, seed=settings.seed, pool=pool, augment_config=settings.augment
         )
         _follow(steps, run, state, until, settings.augment.setting, checkpoint_seconds)

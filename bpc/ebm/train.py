@@ -36,9 +36,9 @@ __all__ = [
     "SyntheticConfig",
     "augment",
     "build_pool",
-    "learn",
     "load_state",
     "save_state",
+    "train_ebm",
 ]
 
 
@@ -266,7 +266,7 @@ def augment(state: State, pool: Synthetic, data: SemiSupervised, config: Synthet
     return Augmented(candidates.take(index), weights / weights.mean(), count)
 
 
-def learn(
+def train_ebm(
     state: State,
     data: SemiSupervised,
     config: LearnConfig,

@@ -4,12 +4,11 @@ from bpc.samplers.adaptation import (
     AdaptiveState,
     DualAveraging,
     WarmupConfig,
-    adaptive_hmc,
     dual_averaging_init,
     dual_averaging_update,
     warmed_up,
 )
-from bpc.samplers.base import Kernel, LogDensity, collect, run, state_from_tensors, state_to_tensors, value_and_grad
+from bpc.samplers.base import Kernel, LogDensity, run, state_from_tensors, state_to_tensors, value_and_grad
 from bpc.samplers.hmc import HMCConfig, HMCInfo, HMCState, hmc, leapfrog
 from bpc.samplers.kim2022 import (
     ASGHMCConfig,
@@ -33,7 +32,6 @@ from bpc.samplers.record import (
 from bpc.samplers.sghmc import (
     ExactGradient,
     GradientEstimator,
-    NoisyDensity,
     SGHMCConfig,
     SGHMCInfo,
     SGHMCState,
@@ -66,14 +64,11 @@ __all__ = [
     "LogDensity",
     "NUTSConfig",
     "NUTSInfo",
-    "NoisyDensity",
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",
     "WarmupConfig",
-    "adaptive_hmc",
     "asghmc",
-    "collect",
     "dual_averaging_init",
     "dual_averaging_update",
     "hmc",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bpc.errors import ConfigError
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
-from bpc.samplers.hmc import HMCConfig, HMCInfo, HMCState, draw_momentum, hmc, kinetic_energy, leapfrog
+from bpc.samplers.hmc import HMCState, draw_momentum, kinetic_energy, leapfrog
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "DualAveraging",
     "Variance",
     "WarmupConfig",
-    "adaptive_hmc",
     "dual_averaging_init",
     "dual_averaging_update",
     "slow_windows",
@@ -225,11 +224,3 @@ def warmed_up(base: Kernel[HMCState, Any], log_density: LogDensity, config: Warm
         return AdaptiveState(chain, adaptation, variance, done), info
 
     return Kernel(init, step)
-
-
-def adaptive_hmc(
-    log_density: LogDensity, config: HMCConfig, *, warmup: int, target: float = 0.8, adapt_mass: bool = True
-) -> Kernel[AdaptiveState, HMCInfo]:
-    """`hmc` under `warmed_up`."""
-    settings = WarmupConfig(warmup=warmup, target=target, adapt_mass=adapt_mass)
-    return warmed_up(hmc(log_density, config), log_density, settings)

@@ -8,10 +8,9 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from bpc.errors import ConfigError
 from bpc.seeding import ChainGenerators
 
-__all__ = ["Kernel", "LogDensity", "collect", "run", "state_from_tensors", "state_to_tensors", "value_and_grad"]
+__all__ = ["Kernel", "LogDensity", "run", "state_from_tensors", "state_to_tensors", "value_and_grad"]
 
 State = TypeVar("State")
 Info = TypeVar("Info")
@@ -67,36 +66,6 @@ def run(
         state, info = kernel.step(state, generators)
         if t >= burn_in and (t - burn_in) % thin == 0:
             yield state, info
-
-
-def collect(
-    kernel: Kernel[Any, Any],
-    params: Tensor,
-    *,
-    steps: int,
-    generators: ChainGenerators,
-    burn_in: int = 0,
-    thin: int = 1,
-    block: int = 16,
-) -> Tensor:
-    """Samples (k, s, p) on the CPU, carried off the device in blocks of `block` draws.
-
-    Memory: the result itself, and `block` draws on the device; a thousand samples of 320,010 parameters are 1.3 GB. For a
-    predictive, iterate `run` instead and keep no sample.
-    """
-    kept = len(range(burn_in, steps, thin))
-    if kept < 1:
-        raise ConfigError(f"{steps} steps with a burn-in of {burn_in} leave no sample.")
-    samples = torch.empty(len(params), kept, params.shape[1], dtype=params.dtype)
-    waiting: list[Tensor] = []
-    done = 0
-    for state, _ in run(kernel, params, steps=steps, generators=generators, burn_in=burn_in, thin=thin):
-        waiting.append(state.params)
-        if len(waiting) == block or done + len(waiting) == kept:
-            samples[:, done : done + len(waiting)] = torch.stack(waiting, dim=1).cpu()
-            done += len(waiting)
-            waiting.clear()
-    return samples
 
 
 def state_to_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:

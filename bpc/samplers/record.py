@@ -32,7 +32,7 @@ class ExactSettings:
         backend: ``native``, or ``pyro`` / ``hamiltorch`` on the same density object.
         chains: for every seed; their predictive is pooled, and R-hat compares them.
         warmup: draws before the first that counts; HMC and NUTS adapt step size and diagonal mass in them.
-        samples: draws kept.
+        samples: draws kept of each chain.
         leapfrog_steps: per draw of HMC and SGHMC.
         max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
         step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC and NUTS, the step of

@@ -18,7 +18,6 @@ its mean over the draws that count is what callers report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -34,16 +33,11 @@ from bpc.seeding import ChainGenerators
 __all__ = [
     "ExactGradient",
     "GradientEstimator",
-    "NoisyDensity",
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",
-    "StochasticLogDensity",
     "sghmc",
 ]
-
-StochasticLogDensity = Callable[[Tensor, ChainGenerators], Tensor]
-"""(params (k, p), generators) -> (k,) nats whose gradient is unbiased: a minibatch, an augmented coreset."""
 
 SMOOTHING = 0.9  # of the direction that the heat is measured along
 GAIN, LEAST = (
@@ -82,23 +76,6 @@ class ExactGradient:
     def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
         """See `GradientEstimator`."""
         return value_and_grad(self.log_density, params)[1]
-
-
-class NoisyDensity:
-    """The gradient of a density that is drawn anew at every call, without an anchor."""
-
-    noisy = True
-
-    def __init__(self, log_density: StochasticLogDensity) -> None:
-        self.log_density = log_density
-
-    def exact(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Nothing is known exactly: nan, which no estimate looks at."""
-        return torch.full((len(params),), torch.nan, dtype=params.dtype, device=params.device), torch.zeros_like(params)
-
-    def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
-        """See `GradientEstimator`."""
-        return value_and_grad(lambda theta: self.log_density(theta, generators), params)[1]
 
 
 @dataclass(frozen=True, kw_only=True)

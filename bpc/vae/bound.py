@@ -57,7 +57,7 @@ def log_likelihood(
 
     Args:
         model, prior, x, generator: as for `elbo`.
-        samples: S.
+        samples: S, importance samples of each x.
         rows: draws held at once; bounds the memory.
         mixture: the prior's components, if the caller has them.
     """

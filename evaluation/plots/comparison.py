@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from bpc.errors import ConfigError, DataError
 from bpc.methods import METHODS
@@ -77,7 +77,7 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
                 f"{_metric_label(metric)}\n({rows.loc[rows['metric'] == metric, 'unit'].iloc[0]})",
                 fontsize=FONT,
             )
-    handles: list[Any] = [
+    handles: list[Line2D] = [
         all_axes[0].plot([], [], "o", color=GREY, ms=7, label="mean ± std over seeds")[0],
         all_axes[0].plot([], [], "o", color=GREY, ms=3, alpha=0.6, label="one seed")[0],
     ]

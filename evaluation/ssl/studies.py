@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.plan import Command
+
 __all__ = ["SSL_SCALES", "table1"]
 
-Command = list[str]
 # setting, factors of the scale's smallest L (10,000 as published)
 CELLS = (
     ("baseline", (0,)),

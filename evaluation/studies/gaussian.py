@@ -17,7 +17,7 @@ from bpc.files import write_text
 from bpc.progress import plural
 from bpc.seeding import derive_seed, make_generator
 from evaluation.studies.figures import plot_gaussian_sizes, plot_gaussian_steps
-from evaluation.studies.learning import learn, steps_to_track, unlabelled
+from evaluation.studies.learning import descend, steps_to_track, unlabelled
 from evaluation.studies.location import DIVERGENCES, METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw
 from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
@@ -160,7 +160,7 @@ def _learning_curve(
     prior_predictive = Normal(model.prior.mean, model.prior.covariance + torch.linalg.inv(model.precision))
     points = draw(prior_predictive, size, make_generator("cpu", seed, "start", size))
     tracked = set(steps_to_track(steps, settings.track))
-    coresets = learn(
+    coresets = descend(
         unlabelled(points, _start(kind, size)),
         model.gradient(method, data, settings.samples),
         steps=steps,

@@ -16,13 +16,13 @@ from bpc.divergences import LearnedCoreset
 from bpc.errors import ConfigError, NumericalError
 from bpc.seeding import make_generator
 
-__all__ = ["Gradient", "learn", "steps_to_track", "unlabelled"]
+__all__ = ["Gradient", "descend", "steps_to_track", "unlabelled"]
 
 # d divergence / d points (m, ...) and / d weights (m,), as a divergence gives them
 Gradient = Callable[[LearnedCoreset, torch.Generator], tuple[Tensor, Tensor]]
 
 
-def learn(
+def descend(
     coreset: LearnedCoreset,
     gradient: Gradient,
     *,

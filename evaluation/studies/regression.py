@@ -20,7 +20,7 @@ from bpc.divergences import LearnedCoreset
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.seeding import make_generator
-from evaluation.studies.learning import Gradient, learn, steps_to_track
+from evaluation.studies.learning import Gradient, descend, steps_to_track
 
 __all__ = ["WithIntercept", "cancer_data", "diabetes_data", "ends", "learning_curve", "random_subset"]
 
@@ -115,7 +115,7 @@ def learning_curve(
     tracked = set(steps_to_track(steps, track))
     rows: list[dict[str, Any]] = []
     coreset = start
-    path = learn(start, gradient, steps=steps, lr_points=lr_points, lr_weights=lr_weights, seed=seed)
+    path = descend(start, gradient, steps=steps, lr_points=lr_points, lr_weights=lr_weights, seed=seed)
     for step, coreset in enumerate(path):
         if step in tracked:
             rows.append({"size": len(start.points), "method": method, "steps": step, **judge(coreset)})

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpc.vae.priors import PRIORS
+from evaluation.plan import Command
 
 __all__ = ["VAE_PLANS", "VAE_SCALES", "VaeScale"]
-
-Command = list[str]
 
 
 def _printed() -> list[str]:

@@ -23,7 +23,7 @@ from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
 from bpc.samplers import hmc as product_hmc
-from bpc.samplers.base import collect, value_and_grad
+from bpc.samplers.base import run, value_and_grad
 from bpc.samplers.hmc import HMCConfig
 from bpc.seeding import ChainGenerators, make_generator
 from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
@@ -120,7 +120,8 @@ def test_hmc_is_that_of_the_product(problem):
     seeds, draws = [make_generator("cpu", i) for i in range(3)], 6
     got = hmc(density, window.snapshots, config, draws=draws, generators=seeds)
     same = ChainGenerators([make_generator("cpu", i) for i in range(3)])
-    want = collect(product_hmc(posterior, config), window.snapshots, steps=draws, generators=same)
+    chains = run(product_hmc(posterior, config), window.snapshots, steps=draws, generators=same)
+    want = torch.stack([state.params for state, _ in chains], dim=1)
     stayed = (want[:, 1:] == want[:, :-1]).all(-1)
     assert stayed.any()
     assert not stayed.all()

@@ -14,7 +14,7 @@ from bpc.data import load_dataset
 from bpc.ebm import job
 from bpc.ebm.data import divide
 from bpc.ebm.model import LatentEBM, entropy
-from bpc.ebm.train import SETTINGS, State, learn
+from bpc.ebm.train import SETTINGS, State, train_ebm
 from bpc_cli.main import parse
 from bpc_cli.ssl import settings_from
 
@@ -85,7 +85,7 @@ def test_the_first_phase_is_everybodys(trained):
     settings = settings_from(parse([*SHORT, "--setting", "baseline"])[1])
     data = divide(load_dataset("digits"), 20, seed=0, unlabelled=200)
     state = State(LatentEBM(settings.model, data.image_shape, 10, 0), settings.learn)
-    list(learn(state, data, settings.learn, until=40, seed=0))
+    list(train_ebm(state, data, settings.learn, until=40, seed=0))
     kept = load_file(trained / "models" / "baseline" / "checkpoint.safetensors")
     for name, value in state.model.state_dict().items():
         torch.testing.assert_close(kept[f"model.{name}"], value)

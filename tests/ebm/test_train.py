@@ -24,7 +24,7 @@ from torch.distributions import Normal, kl_divergence
 
 from bpc.data import Split
 from bpc.ebm.model import EBMConfig, LatentEBM
-from bpc.ebm.train import State, augment, learn, load_state, save_state
+from bpc.ebm.train import State, augment, load_state, save_state, train_ebm
 from bpc.errors import ConfigError, FileFormatError, NumericalError
 from bpc.seeding import make_generator
 
@@ -209,7 +209,7 @@ def test_learning_learns():
         CONFIG, iterations=250, augment_at=250, batch_size=30, lr_elbo=5e-3, lr_supervised=5e-3
     )
     state = State(LatentEBM(EBMConfig(latent=2, hidden=8, width=1), (1, 4, 4), CLASSES, 0), config)
-    records = list(learn(state, data, config, until=250, seed=0, record_every=50))
+    records = list(train_ebm(state, data, config, until=250, seed=0, record_every=50))
     assert records[-1].reconstruction > 0.5 * records[0].reconstruction
     assert records[-1].labelled_loss < 0.2
     assert all(r.seconds > 0 and (r.candidates, r.augmented, r.augmented_loss) == (0, 0, 0.0) for r in records)

@@ -5,37 +5,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from exact_scoring import random_coreset
 
 from bpc.augment import AugmentConfig
-from bpc.coreset import Pseudocoreset
 from bpc.errors import ConfigError
-from bpc.models import ConvNet, ConvNetConfig
 from bpc.samplers import kim2022 as kim2022_module
 from bpc.samplers.kim2022_presets import sampling_preset
 from bpc.seeding import make_generator
-from bpc.selection import build_coreset, select
 from evaluation import kim2022_chains
 from evaluation.inputs import Inputs, foreign
 from evaluation.kim2022_chains import Kim2022Config, sample_kim2022, shifted_metrics
 from evaluation.metrics import compute, ece_kim2022, empty_sums, update
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import kim2022_plan, kim2022_settings
-
-
-@pytest.fixture
-def net():
-    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
-
-
-@pytest.fixture
-def coreset(digits):
-    return random_coreset(digits, 0)
-
-
-def random_coreset(digits, seed) -> Pseudocoreset:
-    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", seed))
-    return build_coreset(digits, index, method="random", seed=seed)
-
 
 SHORT = Kim2022Config(test_images=60, overrides={"iterations": 6, "burn_in": 3, "leapfrog_steps": 2})
 

@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from bpc.errors import ConfigError
-from bpc.models import ConvNet, ConvNetConfig
 from bpc.runs import Run, config_hash, resolve_device
 from bpc.seeding import make_generator
-from bpc.selection import build_coreset, select
 from evaluation.compare import load_runs, summarise
 from evaluation.doctor import report
 from evaluation.features import trained_features
@@ -18,17 +16,6 @@ from evaluation.report import find_coresets, find_predictives, write_figures
 from evaluation.rows import read_rows
 
 SHORT = Kim2022Config(test_images=40, overrides={"iterations": 4, "burn_in": 2, "leapfrog_steps": 1})
-
-
-@pytest.fixture
-def net():
-    return ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
-
-
-@pytest.fixture
-def coreset(digits):
-    index = select("random", digits.train.labels, 1, 10, generator=make_generator("cpu", 0))
-    return build_coreset(digits, index, method="random", seed=0)
 
 
 def open_run(path, **options):

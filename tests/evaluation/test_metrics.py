@@ -20,7 +20,6 @@ from evaluation.metrics import (
     compute,
     ece_kim2022,
     empty_sums,
-    merge,
     reliability,
     update,
 )
@@ -108,24 +107,13 @@ def test_batches_of_1_7_and_n_agree(dtype):
     st.integers(0, 10**6),
     st.sampled_from([(), (1,), (3,)]),
 )
-def test_any_split_and_any_merge_agree(sizes, seed, lead):
+def test_any_split_agrees(sizes, seed, lead):
     probs, labels = predictions(sum(sizes), k=lead[0] if lead else None, seed=seed)
     whole = compute(run(probs, labels))
     streamed = compute(run(probs, labels, sizes))
-    merged, start = empty_sums(lead), 0
-    for size in sizes:
-        part = run(probs[..., start : start + size, :], labels[start : start + size])
-        merged, start = merge(part, merged), start + size
     for name, value in whole.items():
         assert value.shape == lead
         torch.testing.assert_close(streamed[name], value, rtol=1e-11, atol=1e-11)
-        torch.testing.assert_close(compute(merged)[name], value, rtol=1e-11, atol=1e-11)
-
-
-def test_merge_is_associative():
-    a, b, c = (run(*predictions(n, seed=n)) for n in (3, 50, 120))
-    for left, right in zip(merge(merge(a, b), c), merge(a, merge(b, c)), strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-13, atol=1e-13)
 
 
 def test_chains_together_equal_chains_alone():
@@ -192,8 +180,6 @@ def test_mistakes_are_refused():
         update(empty_sums(), probs, labels + 1)
     with pytest.raises(DataError, match="no example"):
         compute(empty_sums())
-    with pytest.raises(ConfigError, match="bins"):
-        merge(empty_sums(), empty_sums(bins=14))
 
 
 def test_every_metric_has_a_unit_and_a_direction():

@@ -15,7 +15,7 @@ from scipy.linalg import sqrtm
 
 from bpc.errors import ConfigError, NumericalError
 from evaluation.studies import GaussianStudy, location, run_gaussian_study
-from evaluation.studies.learning import learn, steps_to_track, unlabelled
+from evaluation.studies.learning import descend, steps_to_track, unlabelled
 from evaluation.studies.location import METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw, kl, transport, wasserstein_squared
 from evaluation.studies.tables import divergence, study_table
@@ -196,19 +196,19 @@ def test_learning_solves_a_quadratic_keeps_weights_positive_and_stops_at_nan():
     def gradient(coreset, generator):
         return coreset.points - target, coreset.weights - 40.0
 
-    path = list(learn(start, gradient, steps=400, lr_points=0.1, lr_weights=0.1, seed=0))
+    path = list(descend(start, gradient, steps=400, lr_points=0.1, lr_weights=0.1, seed=0))
     assert len(path) == 401 and float(path[0].weights) == 1.0
     torch.testing.assert_close(path[-1].points, target, atol=1e-4, rtol=0)
     assert float(path[-1].weights) == pytest.approx(40.0, rel=1e-3)
     assert float(path[1].points.abs().max()) == pytest.approx(0.1)  # one step of Adam; copies, not views of the last
-    still = list(learn(start, gradient, steps=5, lr_points=0.1, lr_weights=0.0, seed=0))
+    still = list(descend(start, gradient, steps=5, lr_points=0.1, lr_weights=0.0, seed=0))
     assert float(still[-1].weights) == 1.0
     pulled = list(
-        learn(start, lambda c, g: (c.points, c.weights + 5), steps=400, lr_points=0.1, lr_weights=0.5, seed=0)
+        descend(start, lambda c, g: (c.points, c.weights + 5), steps=400, lr_points=0.1, lr_weights=0.5, seed=0)
     )
     assert 0 < float(pulled[-1].weights) < 1e-3
     with pytest.raises(NumericalError, match="step 1"):
-        list(learn(start, lambda c, g: (c.points * math.nan, c.weights), steps=2, lr_points=1, lr_weights=0, seed=0))
+        list(descend(start, lambda c, g: (c.points * math.nan, c.weights), steps=2, lr_points=1, lr_weights=0, seed=0))
 
 
 def test_draws_of_a_step_depend_on_the_seed_and_the_step_alone():
@@ -221,7 +221,7 @@ def test_draws_of_a_step_depend_on_the_seed_and_the_step_alone():
             seen.append(float(torch.rand(1, generator=generator)))
             return coreset.points, coreset.weights
 
-        list(learn(start, gradient, steps=steps, lr_points=0.1, lr_weights=0.0, seed=seed))
+        list(descend(start, gradient, steps=steps, lr_points=0.1, lr_weights=0.0, seed=seed))
         return seen
 
     assert draws(1, 4)[:2] == draws(1, 2)

@@ -12,7 +12,7 @@ from bpc.samplers import (
     LangevinConfig,
     NUTSConfig,
     WarmupConfig,
-    adaptive_hmc,
+    hmc,
     langevin,
     nuts,
     run,
@@ -57,7 +57,7 @@ def p_values(make_kernel, *, prior_std=PRIOR_STD, thin=6, before=60):
 
 
 def warm_hmc(p):
-    return adaptive_hmc(p, HMCConfig(leapfrog_steps=6, jitter=0.3), warmup=60)
+    return warmed_up(hmc(p, HMCConfig(leapfrog_steps=6, jitter=0.3)), p, WarmupConfig(warmup=60))
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import torch
 from bpc.errors import ConfigError
 from bpc.samplers import (
     HMCConfig,
-    adaptive_hmc,
+    WarmupConfig,
     hmc,
     leapfrog,
     run,
     state_from_tensors,
     state_to_tensors,
     value_and_grad,
+    warmed_up,
 )
 from bpc.seeding import ChainGenerators
 
@@ -133,12 +134,12 @@ def test_k_chains_together_equal_k_alone():
 
 def test_step_size_adapts_to_the_target():
     scales = torch.logspace(-1, 1, 20)
-    kernel = adaptive_hmc(
-        lambda x: -0.5 * (x / scales).square().sum(1),
-        HMCConfig(step_size=3.0, leapfrog_steps=5),
-        warmup=300,
-        target=0.8,
-    )
+
+    def density(x):
+        return -0.5 * (x / scales).square().sum(1)
+
+    base = hmc(density, HMCConfig(step_size=3.0, leapfrog_steps=5))
+    kernel = warmed_up(base, density, WarmupConfig(warmup=300, target=0.8))
     warm, after, steps = [], [], []
     for t, (state, info) in enumerate(run(kernel, torch.zeros(16, 20), steps=400, generators=generators(16))):
         (warm if t < 300 else after).append(info.accept_prob.mean())
@@ -150,7 +151,7 @@ def test_step_size_adapts_to_the_target():
 
 
 def test_state_survives_a_checkpoint():
-    kernel = adaptive_hmc(gaussian, HMCConfig(), warmup=5)
+    kernel = warmed_up(hmc(gaussian, HMCConfig()), gaussian, WarmupConfig(warmup=5))
     state = kernel.init(torch.zeros(2, 3), generators(2))
     for _ in range(3):
         state, _ = kernel.step(state, generators(2))

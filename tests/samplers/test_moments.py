@@ -4,18 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from targets import TARGETS, Target
+from targets import TARGETS, NoisyDensity, Target
 
 from bpc.samplers import (
     ExactGradient,
     HMCConfig,
     Kernel,
     LangevinConfig,
-    NoisyDensity,
     NUTSConfig,
     SGHMCConfig,
     WarmupConfig,
-    adaptive_hmc,
     hmc,
     langevin,
     nuts,
@@ -45,7 +43,11 @@ SAMPLERS: dict[str, tuple[Callable[[Target], Kernel], int, int, float]] = {
         60, 100, 0.0,
     ),
     "hmc, warmed up": (
-        lambda t: adaptive_hmc(t.log_density, HMCConfig(step_size=5.0, leapfrog_steps=8, jitter=0.3), warmup=120),
+        lambda t: warmed_up(
+            hmc(t.log_density, HMCConfig(step_size=5.0, leapfrog_steps=8, jitter=0.3)),
+            t.log_density,
+            WarmupConfig(warmup=120),
+        ),
         120, 100, 0.0,
     ),
     "nuts, warmed up": (

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from targets import NoisyDensity
 
 from bpc.errors import ConfigError
 from bpc.likelihood import LinearRegression
 from bpc.posterior import ControlVariates, Posterior
-from bpc.samplers import ExactGradient, NoisyDensity, SGHMCConfig, run, sghmc, value_and_grad
+from bpc.samplers import ExactGradient, SGHMCConfig, run, sghmc, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from evaluation.protocols import ExactSettings, exact_plan
 from evaluation.reference import reference_settings

@@ -9,7 +9,7 @@ from bpc.data import Dataset, Split
 from bpc.ebm.data import SemiSupervised
 from bpc.ebm.model import EBMConfig, LatentEBM
 from bpc.ebm.synthesis import Synthetic
-from bpc.ebm.train import LearnConfig, State, SyntheticConfig, learn
+from bpc.ebm.train import LearnConfig, State, SyntheticConfig, train_ebm
 
 SHAPE, CLASSES = (1, 4, 4), 3
 
@@ -94,7 +94,7 @@ def chosen(setting, **more):
 def go(state, data, until, setting=None, seed=0, config=CONFIG, pool=None, **more):
     """`learn` to its end; its records without the time they took."""
     about = {} if setting is None else {"pool": pool or made_up_pool(), "augment_config": chosen(setting, **more)}
-    steps = learn(state, data, config, until=until, seed=seed, record_every=3, **about)
+    steps = train_ebm(state, data, config, until=until, seed=seed, record_every=3, **about)
     return [record._replace(seconds=0.0) for record in steps]
 
 

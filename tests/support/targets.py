@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bpc.likelihood import LinearRegression, LogisticRegression
 from bpc.posterior import Posterior
+from bpc.samplers import value_and_grad
+from bpc.seeding import ChainGenerators
 
 
 class Target(NamedTuple):
@@ -100,3 +102,19 @@ def logistic_regression(prior_std: float = 1.5) -> Target:
 
 
 TARGETS = {t.name: t for t in (correlated_gaussian(), funnel(), linear_regression(), logistic_regression())}
+
+
+class NoisyDensity:
+    """A `GradientEstimator` without control variates: the gradient of a density that is drawn anew at every call."""
+
+    noisy = True
+
+    def __init__(self, log_density: Callable[[Tensor, ChainGenerators], Tensor]) -> None:
+        self.log_density = log_density
+
+    def exact(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing is known exactly: nan, which no estimate looks at."""
+        return torch.full((len(params),), torch.nan, dtype=params.dtype, device=params.device), torch.zeros_like(params)
+
+    def estimate(self, params: Tensor, anchor: Tensor, anchor_grad: Tensor, generators: ChainGenerators) -> Tensor:
+        return value_and_grad(lambda theta: self.log_density(theta, generators), params)[1]

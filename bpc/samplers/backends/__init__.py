@@ -1,4 +1,4 @@
-"""Who samples: our own kernels, Pyro or hamiltorch, all on the same log density object. None but ours is imported until asked."""
+"""Pyro and hamiltorch on our log density objects, beside our own kernels; neither is imported until asked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from torch import Tensor
 from bpc.errors import ConfigError, unknown_name
 from bpc.samplers.backends.base import BackendSettings, ChainDraws, Counted, Density, isolated_randomness
 
-__all__ = ["BACKENDS", "BackendSettings", "ChainDraws", "Counted", "available", "isolated_randomness", "sample"]
+__all__ = [
+    "INSTALL",
+    "BackendSettings",
+    "ChainDraws",
+    "Counted",
+    "Density",
+    "available",
+    "isolated_randomness",
+    "sample",
+]
 
-BACKENDS = {
-    "native": "",
+INSTALL = {
     "pyro": "pip install pyro-ppl",
     "hamiltorch": 'pip install "hamiltorch @ git+https://github.com/AdamCobb/hamiltorch@19b627b"',
 }
@@ -31,19 +39,18 @@ def available(backend: str) -> bool:
 
 def sample(
     backend: str,
-    densities: Density | Sequence[Density],
+    densities: Sequence[Density],
     initial: Tensor,
     settings: BackendSettings,
     *,
     seeds: Sequence[int],
     report: Callable[[int, str], None] = lambda done, note: None,
 ) -> ChainDraws:
-    """Sample k chains; the global random state is left as it was.
+    """Sample k chains, one after the other; the global random state is left as it was.
 
     Args:
-        backend: a name of `BACKENDS`.
-        densities: one for all chains, on (k, p) as well as on (1, p); or one for each chain, on (1, p). Only the native backend
-            with one for all batches the chains; the others run one after the other.
+        backend: a name of `INSTALL`.
+        densities: one for each chain, on (1, p).
         initial: (k, p).
         settings: sampler and lengths.
         seeds: one per chain.
@@ -52,21 +59,21 @@ def sample(
     Raises:
         ConfigError: an unknown backend, a package that is missing, or a sampler that the backend does not have.
     """
-    module = _module(backend)
     if len(seeds) != len(initial):
         raise ConfigError(f"{len(seeds)} seeds for {len(initial)} chains; expected one each.")
-    if not callable(densities) and len(densities) != len(initial):
-        raise ConfigError(f"{len(densities)} densities for {len(initial)} chains; expected one, or one each.")
+    if len(densities) != len(initial):
+        raise ConfigError(f"{len(densities)} densities for {len(initial)} chains; expected one each.")
+    module = _module(backend)
     with isolated_randomness():
         draws: ChainDraws = module.sample(densities, initial, settings, seeds, report)
     return draws
 
 
 def _module(backend: str) -> ModuleType:
-    if backend not in BACKENDS:
-        raise unknown_name("backend", backend, tuple(BACKENDS))
+    if backend not in INSTALL:
+        raise unknown_name("backend", backend, tuple(INSTALL))
     try:
         with isolated_randomness():  # hamiltorch seeds every global generator from the clock when it is imported
             return importlib.import_module(f"bpc.samplers.backends.{backend}_backend")
     except ImportError as error:
-        raise ConfigError(f"The backend {backend} is not installed ({error}); {BACKENDS[backend]}.") from None
+        raise ConfigError(f"The backend {backend} is not installed ({error}); {INSTALL[backend]}.") from None

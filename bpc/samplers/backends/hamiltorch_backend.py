@@ -66,7 +66,7 @@ class _Overheard:
 
 
 def sample(
-    densities: Density | Sequence[Density],
+    densities: Sequence[Density],
     initial: Tensor,
     settings: BackendSettings,
     seeds: Sequence[int],
@@ -84,8 +84,7 @@ def sample(
     steps, gradients, sampling = (torch.zeros(k, dtype=torch.float64) for _ in range(3))
     started, sampling_seconds = time.perf_counter(), 0.0
     for i, seed in enumerate(seeds):
-        density = densities if callable(densities) else densities[i]
-        counted = Counted(density)
+        counted = Counted(densities[i])
 
         def log_prob(theta: Tensor, counted: Counted = counted) -> Tensor:
             return counted(theta.unsqueeze(0)).squeeze(0)
@@ -125,7 +124,7 @@ def sample(
         steps[i], gradients[i], sampling[i] = step_size, counted.gradients, counted.gradients - before
         with torch.no_grad():
             for j in range(s):
-                log_density[i, j] = density(params[i, j : j + 1].to(initial.device))[0]
+                log_density[i, j] = densities[i](params[i, j : j + 1].to(initial.device))[0]
         report(done + settings.warmup + s, "")
     seconds = time.perf_counter() - started
     return ChainDraws(params, log_density, accept, diverged, steps, gradients, sampling, seconds, sampling_seconds)

@@ -21,7 +21,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    densities: Density | Sequence[Density],
+    densities: Sequence[Density],
     initial: Tensor,
     settings: BackendSettings,
     seeds: Sequence[int],
@@ -35,7 +35,7 @@ def sample(
     steps, gradients, sampling = (torch.zeros(k, dtype=torch.float64) for _ in range(3))
     started, sampling_seconds = time.perf_counter(), 0.0
     for i, seed in enumerate(seeds):
-        counted = Counted(densities if callable(densities) else densities[i])
+        counted = Counted(densities[i])
 
         def potential(values: dict[str, Tensor], counted: Counted = counted) -> Tensor:
             return -counted(values["params"].unsqueeze(0)).squeeze(0)
@@ -61,9 +61,8 @@ def sample(
         diverged[i, kernel.diagnostics()["divergences"]] = True
         steps[i] = float(kernel.step_size)
         with torch.no_grad():
-            density = densities if callable(densities) else densities[i]
             for j in range(s):  # Pyro keeps it with the opposite sign and its own cache
-                log_density[i, j] = density(params[i, j : j + 1].to(initial.device))[0]
+                log_density[i, j] = densities[i](params[i, j : j + 1].to(initial.device))[0]
         kernel.cleanup()
     seconds = time.perf_counter() - started
     return ChainDraws(params, log_density, accept, diverged, steps, gradients, sampling, seconds, sampling_seconds)

@@ -16,12 +16,12 @@ from bpc.progress import duration, progress, say
 from bpc.runs import Run
 from bpc.seeding import make_generator
 
-__all__ = ["learn"]
+__all__ = ["distill_into"]
 
 WORTH_ESTIMATING = 100  # steps; below, the progress bar knows as soon
 
 
-def learn(
+def distill_into(
     run: Run,
     initial: LearnedCoreset,
     divergence: Divergence,
