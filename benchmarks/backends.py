@@ -38,6 +38,7 @@ from bpc.runs import versions
 from bpc.runtime import keep_freed_memory
 from bpc.samplers.backends import BackendSettings, ChainDraws
 from bpc.seeding import make_generator
+from bpc.weight_prior import isotropic
 
 COMBINATIONS = (("native", "hmc"), ("native", "nuts"), ("pyro", "hmc"), ("pyro", "nuts"), ("hamiltorch", "hmc"))
 
@@ -81,7 +82,9 @@ def linear(chains: int) -> Target:
     mean = covariance @ x.T @ y / noise**2
     points = torch.from_numpy(np.column_stack([x, y]))
     ones = torch.ones(len(y), dtype=torch.float64)
-    posterior = Posterior(LinearRegression(noise), points, torch.zeros(len(y), dtype=torch.long), ones, prior_std=prior)
+    posterior = Posterior(
+        LinearRegression(noise), points, torch.zeros(len(y), dtype=torch.long), ones, prior=isotropic(prior)
+    )
     start = 0.1 * torch.randn(chains, 10, generator=make_generator("cpu", 1), dtype=torch.float64)
     settings = {"leapfrog_steps": 16, "step_size": 0.02, "warmup": 300, "samples": 300}
     return Target("linear regression (10)", posterior, start, settings, _all, (mean, np.diagonal(covariance).copy()))
@@ -93,7 +96,7 @@ def logistic(chains: int) -> Target:
     x = PCA(5, random_state=0).fit_transform((x - x.mean(0)) / x.std(0))
     points = torch.from_numpy(np.column_stack([x, np.ones(len(x))]))
     ones = torch.ones(len(y), dtype=torch.float64)
-    posterior = Posterior(LogisticRegression(), points, torch.from_numpy(y), ones, prior_std=2.0)
+    posterior = Posterior(LogisticRegression(), points, torch.from_numpy(y), ones, prior=isotropic(2.0))
     start = 0.1 * torch.randn(chains, 6, generator=make_generator("cpu", 2), dtype=torch.float64)
     settings = {"leapfrog_steps": 10, "step_size": 0.05, "warmup": 300, "samples": 300}
     return Target("logistic regression (6)", posterior, start, settings, _all, None)
@@ -105,7 +108,7 @@ def convnet(chains: int) -> Target:
     net = ConvNet(ConvNetConfig(width=8, depth=2), (1, 8, 8), 10)
     index = torch.stack([torch.nonzero(digits.train.labels == y)[0, 0] for y in range(10)])
     points, labels = digits.normalise(digits.train.images[index]), digits.train.labels[index]
-    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 6.0), prior_std=0.25)
+    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 6.0), prior=isotropic(0.25))
     test, truth = digits.normalise(digits.test.images[:20]), digits.test.labels[:20]
 
     def quantities(params: Tensor) -> np.ndarray:

@@ -37,6 +37,7 @@ from bpc.runs import device_name, peak_memory_bytes, resolve_device, versions
 from bpc.runtime import keep_freed_memory, repeatable_kernels
 from bpc.samplers.backends import BackendSettings
 from bpc.seeding import make_generator
+from bpc.weight_prior import isotropic
 from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 
 Job = dict[str, Any]
@@ -170,7 +171,7 @@ def leapfrog(job: Job, data: Dataset, device: torch.device) -> dict[str, Any]:
     coreset = initial_coreset(source, job.get("ipc", 1), source="real", total_weight=None, seed=0)
     at_once = pairs_at_once(net, device, job.get("memory_budget"))
     posterior = Posterior(
-        Classifier(net), coreset.points, coreset.labels, coreset.weights, prior_std=0.1, points_at_once=at_once
+        Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(0.1), points_at_once=at_once
     )
     begin = 0.1 * torch.randn(chains, net.num_params, generator=make_generator(device, 0), device=device)
     steps, draws, warmup = job.get("leapfrog_steps", 20), job.get("draws", 4), 2

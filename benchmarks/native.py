@@ -12,6 +12,7 @@ from bpc.samplers import EXACT_SAMPLERS, ExactSettings
 from bpc.samplers import backends as foreign
 from bpc.samplers.backends import BackendSettings, ChainDraws, Counted, Density
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import isotropic
 
 __all__ = ["available", "sample"]
 
@@ -33,15 +34,20 @@ def sample(
     return foreign.sample(backend, [density] * len(initial), initial, settings, seeds=seeds)
 
 
+class _WithUnitMass(Counted):
+    """The kernels start from the mass of a posterior's prior, and their step size is in its units: here the parameters' own."""
+
+    prior = isotropic(1.0)
+
+
 def _native(density: Density, initial: Tensor, settings: BackendSettings, seeds: Sequence[int]) -> ChainDraws:
-    counted, k = Counted(density), len(initial)
+    counted, k = _WithUnitMass(density), len(initial)
     exact = ExactSettings(
         sampler=settings.sampler,
         warmup=settings.warmup,
         leapfrog_steps=settings.leapfrog_steps,
         max_tree_depth=settings.max_tree_depth,
         step_size=settings.step_size,
-        prior_std=1.0,  # the kernels' step size is in units of it; here it is in the parameters' own
         target=settings.target,
     )
     kernel = EXACT_SAMPLERS.get(settings.sampler).kernel(counted, exact)  # type: ignore[arg-type]

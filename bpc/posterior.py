@@ -9,19 +9,20 @@ from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import params_gradient
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import WeightPrior
 
 __all__ = ["ControlVariates", "Posterior"]
 
 
 class Posterior:
-    """log N(theta; 0, prior_std^2 I) + sum_m w_m log p(u_m | theta), nats, without the prior's normalising constant.
+    """log prior(theta) + sum_m w_m log p(u_m | theta), nats, without the prior's normalising constant.
 
     Args:
         log_likelihood: of the model.
         points: (m, ...) shared by all chains, or (k, m, ...) with `per_chain`.
         labels: (m,).
         weights: (m,); a coreset's weights, or ones for data. (k, m) with `per_chain` where they differ as well.
-        prior_std: of the Gaussian prior on every parameter.
+        prior: of the parameters; it takes the points' device and dtype.
         per_chain: each chain has points of its own (another coreset with the same labels).
         points_at_once: pairs of chain and point per pass of `value_and_gradient`, which bounds its memory; 0 is all.
 
@@ -37,12 +38,10 @@ class Posterior:
         labels: Tensor,
         weights: Tensor,
         *,
-        prior_std: float,
+        prior: WeightPrior,
         per_chain: bool = False,
         points_at_once: int = 0,
     ) -> None:
-        if prior_std <= 0:
-            raise ConfigError(f"The prior's standard deviation must be positive; got {prior_std}.")
         allowed = [labels.shape, *([points.shape[:2]] if per_chain else [])]
         if points.shape[1 if per_chain else 0] != len(labels) or weights.shape not in allowed:
             raise ConfigError(
@@ -50,12 +49,12 @@ class Posterior:
                 f"fit; expected {'(k, m, ...)' if per_chain else '(m, ...)'}, (m,) and (m,){' or (k, m)' if per_chain else ''}."
             )
         self.log_likelihood, self.points, self.labels, self.weights = log_likelihood, points, labels, weights
-        self.prior_std, self.points_at_once = prior_std, points_at_once
+        self.prior, self.points_at_once = prior.to(points), points_at_once
         self._per_chain = per_chain
 
     def log_prior(self, params: Tensor) -> Tensor:
         """(k,) nats, up to a constant."""
-        return -0.5 * params.square().sum(1) / self.prior_std**2
+        return self.prior.log_density(params)
 
     def __call__(self, params: Tensor) -> Tensor:
         """(k, p) -> (k,) nats."""
@@ -77,7 +76,7 @@ class Posterior:
 
     def prior_gradient(self, params: Tensor) -> Tensor:
         """Gradient (k, p) of the log prior, detached."""
-        return -params.detach() / self.prior_std**2
+        return self.prior.gradient(params.detach())
 
     def chain(self, i: int) -> Posterior:
         """The density of chain i alone, on (1, p)."""
@@ -88,7 +87,7 @@ class Posterior:
             self.points[i],
             self.labels,
             self.weights[i] if self.weights.ndim == 2 else self.weights,
-            prior_std=self.prior_std,
+            prior=self.prior,
             points_at_once=self.points_at_once,
         )
 

@@ -53,6 +53,7 @@ def names(kind: str) -> str:
     from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS
     from bpc.selection import SELECTIONS
     from bpc.vae import LIKELIHOODS, MODELS, PRIORS
+    from bpc.weight_prior import WEIGHT_PRIORS
     from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS
 
     known: dict[str, Iterable[str]] = {
@@ -62,6 +63,7 @@ def names(kind: str) -> str:
         "divergence": DIVERGENCES.names(),
         "selection": SELECTIONS.names(),
         "prior": PRIORS.names(),
+        "weight prior": WEIGHT_PRIORS.names(),
         "model": MODELS,
         "likelihood": LIKELIHOODS,
         "sampler": dict.fromkeys([*KIM2022_SAMPLERS.names(), *EXACT_SAMPLERS.names()]),
@@ -356,9 +358,28 @@ class ExactFlags:
     warmup: Annotated[int, flag("Draws in which step size and mass are adapted; discarded.", "INT"), AtLeast(0)] = 200
     samples: Annotated[int, flag("Draws kept of each chain.", "INT"), AtLeast(1)] = 200
     max_tree_depth: Annotated[int, flag("nuts: a draw costs up to 2^depth gradients.", "INT"), AtLeast(1)] = 8
+    prior: Annotated[
+        str,
+        flag(
+            """Gaussian prior of the network's parameters. isotropic: N(0, S^2) on every one. fan-in: weights N(0, S^2 / fan-in),
+            biases N(0, S^2), gains of norms N(1, S^2 / 4), their shifts N(0, S^2 / 4). S is --prior-std.""",
+            names("weight prior"),
+        ),
+    ] = "isotropic"
     prior_std: Annotated[
-        float, flag("Standard deviation of the Gaussian prior on every parameter.", "FLOAT"), Positive()
-    ] = 0.1
+        float | None, flag("The prior's scale S. Default: 0.1 (1 with --prior fan-in).", "FLOAT"), Positive()
+    ] = None
+    mass: Annotated[
+        str,
+        flag(
+            """hmc, nuts: the mass matrix. diagonal: adapted in warm-up, each chain its own. prior: the prior's precision, and
+            nothing is adapted; better for many parameters that chains explore slowly.""",
+            "prior|diagonal",
+        ),
+    ] = "diagonal"
+    pool_step: Annotated[
+        bool, flag("hmc, nuts: one step size for all chains of a posterior, from their mean acceptance in warm-up.")
+    ] = False
     beside_random: Annotated[bool, flag("Score random coresets of the same size into the same table.")] = True
     reference: Annotated[
         str,

@@ -56,12 +56,14 @@ class ScoringPlan:
 
     def notes(self) -> list[str]:
         """Where the scoring is not at full scale or not as published, for captions."""
+        from bpc.weight_prior import WEIGHT_PRIORS
         from evaluation.exact_chains import ExactConfig
 
         notes = [f"{self.flags.test_images:,} test images"] if self.flags.test_images else []
         if isinstance(self.config, ExactConfig):
             s = self.config.settings
-            chains = f"{s.chains} chains of {s.samples} draws after {s.warmup} of warm-up, prior N(0, {s.prior_std}^2)"
+            prior = WEIGHT_PRIORS.get(s.prior).words(s.prior_std)
+            chains = f"{s.chains} chains of {s.samples} draws after {s.warmup} of warm-up, {prior}"
             return [*notes, chains]
         changed = {k: v for k, v in self.config.overrides.items() if v is not None}
         if changed:
@@ -207,6 +209,7 @@ def scoring_plan(
     Raises:
         ConfigError: names that do not exist or do not go together, or settings that leave no draw.
     """
+    from bpc.weight_prior import WEIGHT_PRIORS
     from evaluation.exact_chains import ExactConfig
     from evaluation.kim2022_chains import Kim2022Config
     from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings, kim2022_settings
@@ -214,8 +217,10 @@ def scoring_plan(
     if flags.protocol in EXACT_PROTOCOLS:
         given = ("leapfrog_steps", "step_size")
         changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
-        same = {name: getattr(exact, name) for name in ("chains", "warmup", "samples", "max_tree_depth", "prior_std")}
-        settings = ExactSettings(sampler=sampler, backend=backend, **same, **changes)
+        own = ("chains", "warmup", "samples", "max_tree_depth", "prior", "mass", "pool_step")
+        same = {name: getattr(exact, name) for name in own}
+        scale = WEIGHT_PRIORS.get(exact.prior).scale if exact.prior_std is None else exact.prior_std
+        settings = ExactSettings(sampler=sampler, backend=backend, prior_std=scale, **same, **changes)
         config: Kim2022Config | ExactConfig = ExactConfig(
             protocol=flags.protocol, settings=settings, test_images=flags.test_images
         )

@@ -70,7 +70,7 @@ def run_chains(
         return ChainGenerators.from_seeds(device, seeds, "chain", name)
 
     init = generators("init")
-    state = plan.kernel.init(plan.init_scale * init.normal(num_params), init)
+    state = plan.kernel.init(plan.start(init.normal(num_params)), init)
     done = 0
     if checkpoint is not None and checkpoint.exists():
         tensors, metadata = load_own_tensors(checkpoint, config_hash, what="a checkpoint of chains")

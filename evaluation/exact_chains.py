@@ -22,6 +22,7 @@ from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.seeding import ChainGenerators, derive_seed
+from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.chains import run_chains
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
@@ -228,14 +229,15 @@ def _run_backend(
 ) -> None:
     from bpc.samplers.backends import BackendSettings, sample  # optional packages
 
-    initial = settings.prior_std * ChainGenerators.from_seeds(device, seeds, "chain", "init").normal(num_params)
+    prior = posterior.prior
+    initial = prior.draw(ChainGenerators.from_seeds(device, seeds, "chain", "init").normal(num_params))
     wanted = BackendSettings(
         sampler=settings.sampler,
         warmup=settings.warmup,
         samples=settings.samples,
         leapfrog_steps=settings.leapfrog_steps,
-        # foreign kernels start from unit mass
-        step_size=settings.step_size * settings.prior_std,
+        # foreign kernels start from unit mass, where the narrowest parameter limits the step
+        step_size=settings.step_size * float(torch.as_tensor(prior.std).min()),
         target=settings.target,
         max_tree_depth=settings.max_tree_depth,
     )
@@ -308,7 +310,7 @@ def sample_exact(
             points,
             first.labels.to(device),
             weights,
-            prior_std=config.settings.prior_std,
+            prior=WEIGHT_PRIORS.get(config.settings.prior).build(network, config.settings.prior_std),
             per_chain=len(coresets) > 1,
             points_at_once=at_once,
         )

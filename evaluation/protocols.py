@@ -3,7 +3,7 @@
 `kim2022` is the published evaluation as its authors ran it (Algorithms 2 and 3, Table 3 of Kim et al. 2022); its potential is
 M (mean CE + lambda ||theta||_2) with the norm, not its square. The penalty was chosen for 320,010 parameters and drives a much
 smaller network to zero: `kim2022-scaled` multiplies lambda by sqrt(p / 320010), so that the pull on each parameter is the
-published one. `exact` samples sum_m w_m log p(u_m | theta) + log N(theta; 0, prior_std^2 I) by textbook HMC or NUTS (or SGHMC,
+published one. `exact` samples sum_m w_m log p(u_m | theta) + log prior(theta) by textbook HMC or NUTS (or SGHMC,
 whose error shrinks with its step), several chains for every seed. `exact-scaled` is the same with the weights scaled to sum to N,
 the number of training images: the posterior of a coreset that stands in for all of them, where `exact` takes its weights (usually
 1 a point) as they are.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +49,7 @@ class ChainPlan(NamedTuple):
     """What is needed to run chains: a kernel, where they start, and which draws count."""
 
     kernel: Kernel[Any, Any]
-    init_scale: float  # theta^(0) ~ N(0, init_scale^2)
+    start: Callable[[Tensor], Tensor]  # theta^(0) (k, p) from unit Gaussian noise
     iterations: int
     burn_in: int  # samples are kept from this iteration on
 
@@ -109,10 +110,10 @@ def kim2022_plan(
         return log_density(params, torch.stack(views))
 
     kernel = KIM2022_SAMPLERS.get(sampler).kernel(log_density, augmented_density, settings)
-    return ChainPlan(kernel, settings.init_scale, settings.iterations, settings.burn_in)
+    return ChainPlan(kernel, lambda noise: settings.init_scale * noise, settings.iterations, settings.burn_in)
 
 
 def exact_plan(posterior: Posterior, settings: ExactSettings) -> ChainPlan:
     """One of our own samplers on a posterior."""
     kernel = EXACT_SAMPLERS.get(settings.sampler).kernel(posterior, settings)
-    return ChainPlan(kernel, settings.prior_std, settings.warmup + settings.samples, settings.warmup)
+    return ChainPlan(kernel, posterior.prior.draw, settings.warmup + settings.samples, settings.warmup)

@@ -28,6 +28,7 @@ from bpc.progress import duration, progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
 from bpc.samplers import EXACT_SAMPLERS, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
+from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
 from evaluation.exact_run import (
@@ -53,7 +54,7 @@ MOST_MOVES = 200  # of SGHMC between two gradients by all points
 def reference_settings(
     settings: ExactSettings, training_images: int, *, sampler: str = "auto", **changes: Any
 ) -> ExactSettings:
-    """How the full data's posterior is sampled, with the prior of the coresets' evaluation.
+    """How the full data's posterior is sampled, with the prior, mass and pooling of the coresets' evaluation.
 
     Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above
     it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a
@@ -68,7 +69,8 @@ def reference_settings(
     """
     if sampler == "auto":
         sampler = "hmc" if training_images <= FULL_BATCH else "sghmc"
-    shared: dict[str, Any] = {"chains": settings.chains, "prior_std": settings.prior_std, "step_size": 0.02}
+    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std")}
+    shared: dict[str, Any] = {**same, "step_size": 0.02}
     if sampler == "sghmc":
         batch = min(BATCH, training_images)
         moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
@@ -76,6 +78,7 @@ def reference_settings(
             sampler=sampler, warmup=300, samples=400, leapfrog_steps=moves, friction=5.0, batch=batch, **shared
         )
     else:
+        shared |= {"mass": settings.mass, "pool_step": settings.pool_step}
         base = ExactSettings(sampler=sampler, warmup=150, samples=200, leapfrog_steps=10, **shared)
     return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
 
@@ -188,7 +191,7 @@ def make_reference(
             dataset.normalise(dataset.train.images),
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
-            prior_std=settings.prior_std,
+            prior=WEIGHT_PRIORS.get(settings.prior).build(network, settings.prior_std),
             points_at_once=exact_pairs_at_once(network, device),
         )
         rows_path = run.file("rows.csv", promised=True)

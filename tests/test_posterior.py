@@ -8,6 +8,7 @@ from bpc.likelihood import LinearRegression
 from bpc.posterior import ControlVariates, Posterior
 from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import isotropic
 
 LIKELIHOOD = LinearRegression(0.5)
 
@@ -18,7 +19,7 @@ def make(k=0, m=7, **options):
     points = torch.randn(shape, generator=g, dtype=torch.float64)
     weights = torch.rand(m, generator=g, dtype=torch.float64) + 0.5
     labels = torch.zeros(m, dtype=torch.long)
-    return Posterior(LIKELIHOOD, points, labels, weights, prior_std=0.7, per_chain=bool(k), **options)
+    return Posterior(LIKELIHOOD, points, labels, weights, prior=isotropic(0.7), per_chain=bool(k), **options)
 
 
 def test_against_torch_distributions():
@@ -67,9 +68,9 @@ def test_weights_of_each_chain():
     g = torch.Generator().manual_seed(2)
     points, labels = torch.randn(2, 7, 4, generator=g, dtype=torch.float64), torch.zeros(7, dtype=torch.long)
     weights = torch.rand(2, 7, generator=g, dtype=torch.float64) + 0.5
-    together = Posterior(LIKELIHOOD, points, labels, weights, prior_std=0.7, per_chain=True, points_at_once=3)
+    together = Posterior(LIKELIHOOD, points, labels, weights, prior=isotropic(0.7), per_chain=True, points_at_once=3)
     params = torch.randn(2, 3, generator=g, dtype=torch.float64)
-    alone = [Posterior(LIKELIHOOD, points[i], labels, weights[i], prior_std=0.7) for i in range(2)]
+    alone = [Posterior(LIKELIHOOD, points[i], labels, weights[i], prior=isotropic(0.7)) for i in range(2)]
     expected = torch.cat([one(params[i : i + 1]) for i, one in enumerate(alone)])
     torch.testing.assert_close(together(params), expected)
     value, gradient = together.value_and_gradient(params)
@@ -83,12 +84,12 @@ def test_weights_of_each_chain():
     draws = torch.stack([variates.estimate(params, anchor, at_anchor, generators) for _ in range(2000)])
     assert float(((draws.mean(0) - gradient).abs() / (draws.std(0) / 2000**0.5)).max()) < 4.5
     with pytest.raises(ConfigError, match="do not fit"):
-        Posterior(LIKELIHOOD, points[0], labels, weights, prior_std=1.0)
+        Posterior(LIKELIHOOD, points[0], labels, weights, prior=isotropic(1.0))
 
 
 def test_errors():
     with pytest.raises(ConfigError, match="do not fit"):
-        Posterior(LIKELIHOOD, torch.zeros(3, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior_std=1.0)
+        Posterior(LIKELIHOOD, torch.zeros(3, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior=isotropic(1.0))
     with pytest.raises(ConfigError, match="must be positive"):
         make()
-        Posterior(LIKELIHOOD, torch.zeros(2, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior_std=0.0)
+        Posterior(LIKELIHOOD, torch.zeros(2, 4), torch.zeros(2, dtype=torch.long), torch.ones(2), prior=isotropic(0.0))

@@ -5,10 +5,18 @@ from __future__ import annotations
 from bpc.errors import unknown_name
 from bpc.models.convnet import ConvNet, ConvNetConfig
 from bpc.models.module import ModuleNetwork
-from bpc.models.network import Network
+from bpc.models.network import HasLayout, Network, ParameterBlock
 from bpc.models.own import load_own_network
 
-__all__ = ["ConvNet", "ConvNetConfig", "ModuleNetwork", "Network", "build_network"]
+__all__ = [
+    "ConvNet",
+    "ConvNetConfig",
+    "HasLayout",
+    "ModuleNetwork",
+    "Network",
+    "ParameterBlock",
+    "build_network",
+]
 
 
 def build_network(

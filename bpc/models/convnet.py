@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bpc.errors import ConfigError, unknown_name
 from bpc.models.fused import conv3x3, norm_relu_pool, pool2x2
+from bpc.models.network import Kind, ParameterBlock
 
 __all__ = ["ConvNet", "ConvNetConfig"]
 
@@ -81,24 +82,23 @@ class ConvNet:
         self._fast = config.activation == "relu"  # norm, ReLU and pool in one function, on the CPU
         self.num_features = config.width * (h >> config.depth) * (w >> config.depth)
 
-        self._shapes: list[tuple[int, ...]] = []
-        self._fan_in: list[int] = []  # 0 marks a norm's gain, -1 its bias
+        self.layout: list[ParameterBlock] = []
         channels = c
-        for _ in range(config.depth):
-            self._add((config.width, channels, 3, 3), channels * 9)
-            self._add((config.width,), channels * 9)
+        for i in range(config.depth):
+            self._add(f"conv{i}.weight", (config.width, channels, 3, 3), "weight", channels * 9)
+            self._add(f"conv{i}.bias", (config.width,), "bias", channels * 9)
             if config.norm != "none":
-                self._add((config.width,), 0)
-                self._add((config.width,), -1)
+                self._add(f"norm{i}.gain", (config.width,), "gain", 0)
+                self._add(f"norm{i}.shift", (config.width,), "shift", 0)
             channels = config.width
-        self._add((num_classes, self.num_features), self.num_features)
-        self._add((num_classes,), self.num_features)
+        self._add("linear.weight", (num_classes, self.num_features), "weight", self.num_features)
+        self._add("linear.bias", (num_classes,), "bias", self.num_features)
+        self._shapes = [block.shape for block in self.layout]
         self._sizes = [math.prod(shape) for shape in self._shapes]
         self.num_params = sum(self._sizes)
 
-    def _add(self, shape: tuple[int, ...], fan_in: int) -> None:
-        self._shapes.append(shape)
-        self._fan_in.append(fan_in)
+    def _add(self, name: str, shape: tuple[int, ...], kind: Kind, fan_in: int) -> None:
+        self.layout.append(ParameterBlock(name, shape, kind, fan_in))
 
     def __repr__(self) -> str:
         return f"ConvNet({self.name}, {self.num_params:,} parameters)"
@@ -106,13 +106,13 @@ class ConvNet:
     def init(self, k: int, generator: torch.Generator) -> Tensor:
         """Draw k parameter vectors, (k, p): weights and biases uniform on +-1/sqrt(fan in), norm gains 1, norm biases 0."""
         parts = []
-        for size, fan_in in zip(self._sizes, self._fan_in, strict=True):
-            if fan_in > 0:
-                bound = 1.0 / math.sqrt(fan_in)
+        for size, block in zip(self._sizes, self.layout, strict=True):
+            if block.fan_in:
+                bound = 1.0 / math.sqrt(block.fan_in)
                 draw = torch.rand(k, size, generator=generator, device=generator.device)
                 parts.append((2.0 * draw - 1.0) * bound)
             else:
-                parts.append(torch.full((k, size), 1.0 if fan_in == 0 else 0.0, device=generator.device))
+                parts.append(torch.full((k, size), 1.0 if block.kind == "gain" else 0.0, device=generator.device))
         return torch.cat(parts, dim=1)
 
     def __call__(self, params: Tensor, images: Tensor) -> Tensor:

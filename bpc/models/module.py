@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bpc.errors import ConfigError
+from bpc.models.network import ParameterBlock
 
 __all__ = ["ModuleNetwork"]
 
@@ -22,6 +24,10 @@ class ModuleNetwork:
         image_shape: (c, h, w).
         num_classes: y.
         name: unique for the architecture.
+
+    Its `layout` goes by shape and name. What has two dimensions or more is a weight, its fan-in the product of all but the first
+    (torch's order of Linear and Conv). Of the others, ``weight`` is a gain, as torch's norms name it, and the ``bias`` beside it
+    is a shift; everything else is a bias.
 
     Raises:
         ConfigError: the module has buffers (a batch norm's running statistics are no function of the parameters), or
@@ -44,6 +50,7 @@ class ModuleNetwork:
         self._shapes = [p.shape for _, p in self._module.named_parameters()]
         self._sizes = [p.numel() for _, p in self._module.named_parameters()]
         self.num_params = sum(self._sizes)
+        self.layout = _layout(self._module)
         linear = [m for m in self._module.modules() if isinstance(m, nn.Linear)]
         self._last = linear[-1] if linear else None
         with torch.no_grad():
@@ -86,3 +93,21 @@ class ModuleNetwork:
         named = {n: p.view(s) for n, p, s in zip(self._names, parts, self._shapes, strict=True)}
         output: Tensor = functional_call(self._module, named, (images,))
         return output
+
+
+def _layout(module: nn.Module) -> list[ParameterBlock]:
+    """By the rule in `ModuleNetwork`."""
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    found = []
+    for name, shape in shapes.items():
+        stem, _, last = name.rpartition(".")
+        beside = shapes.get(f"{stem}.weight" if stem else "weight", ())
+        if len(shape) >= 2:
+            found.append(ParameterBlock(name, shape, "weight", math.prod(shape[1:])))
+        elif last == "weight":
+            found.append(ParameterBlock(name, shape, "gain", 0))
+        elif last == "bias" and len(beside) == 1:
+            found.append(ParameterBlock(name, shape, "shift", 0))
+        else:
+            found.append(ParameterBlock(name, shape, "bias", math.prod(beside[1:])))
+    return found

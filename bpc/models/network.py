@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["Network"]
+__all__ = ["HasLayout", "Kind", "Network", "ParameterBlock"]
 
 
 @runtime_checkable
@@ -42,3 +43,26 @@ class Network(Protocol):
     def features(self, params: Tensor, images: Tensor) -> Tensor:
         """Inputs of the last layer, (k, n, d); images as in `__call__`. Used by herding and k-center."""
         ...
+
+
+Kind = Literal["weight", "bias", "gain", "shift"]  # gain and shift are a norm's
+
+
+class ParameterBlock(NamedTuple):
+    """Some of a network's flat parameters that lie side by side and play one part."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    fan_in: int  # inputs that a unit adds up: of a weight, and of the bias beside it; 0 for gain and shift
+
+
+@runtime_checkable
+class HasLayout(Protocol):
+    """A network that says which parameter is what; a prior that differs from layer to layer needs it.
+
+    Attributes:
+        layout: blocks in the order of the flat vector; their sizes sum to p.
+    """
+
+    layout: Sequence[ParameterBlock]

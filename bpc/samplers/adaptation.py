@@ -1,8 +1,9 @@
-"""Warm-up for HMC and NUTS: step size by dual averaging, diagonal mass by windows of growing length; every chain its own.
+"""Warm-up for HMC and NUTS: step size by dual averaging, diagonal mass by windows of growing length.
 
 Step size: Hoffman & Gelman (2014), Algorithm 4 for a first guess and section 3.2.1 for the adaptation. Mass: the variance of each
-parameter over a window, in Stan's schedule (fast, slow windows that double, fast). Chains share nothing but a batch: k chains
-together are k chains alone up to the rounding of the density's sums, see `bpc.posterior.Posterior`.
+parameter over a window, in Stan's schedule (fast, slow windows that double, fast). Chains share nothing but a batch, unless
+`WarmupConfig.pooled` gives those of one posterior one step size: k chains together are k chains (or groups of them) alone up to
+the rounding of the density's sums, see `bpc.posterior.Posterior`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from bpc.errors import ConfigError
 from bpc.samplers.base import Kernel, LogDensity, value_and_grad
 from bpc.samplers.hmc import HMCState, draw_momentum, kinetic_energy, leapfrog
+from bpc.samplers.record import ExactSettings
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -43,17 +45,30 @@ class WarmupConfig:
         warmup: draws with adaptation; they are not samples.
         target: acceptance probability aimed at (0.8 is Stan's default).
         adapt_mass: the diagonal mass as well as the step size.
+        pooled: chains side by side in the batch that share a step size: it follows their mean acceptance, and starts at the
+            geometric mean of their first guesses. What is fixed after warm-up is the same for all of them.
         find_step: double or halve the first step size until an acceptance of 1/2 is crossed; otherwise it is taken as given.
     """
 
     warmup: int
     target: float = 0.8
     adapt_mass: bool = True
+    pooled: int = 1
     find_step: bool = True
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or not 0 < self.target < 1:
+        if self.warmup < 0 or not 0 < self.target < 1 or self.pooled < 1:
             raise ConfigError(f"Warm-up needs a number of draws of 0 or more and a target in (0, 1); got {self}.")
+
+    @classmethod
+    def of(cls, settings: ExactSettings) -> WarmupConfig:
+        """As the exact protocols set it."""
+        return cls(
+            warmup=settings.warmup,
+            target=settings.target,
+            adapt_mass=settings.mass == "diagonal",
+            pooled=settings.chains if settings.pool_step else 1,
+        )
 
 
 class DualAveraging(NamedTuple):
@@ -198,10 +213,17 @@ def warmed_up(base: Kernel[HMCState, Any], log_density: LogDensity, config: Warm
     ends = {last for _, last in windows}
     slow = range(windows[0][0], windows[-1][1]) if windows else range(0)
 
+    def pool(values: Tensor) -> Tensor:
+        """(k,): each group's mean."""
+        if config.pooled == 1:
+            return values
+        return values.view(-1, config.pooled).mean(1).repeat_interleave(config.pooled)
+
     def with_first_step(chain: HMCState, generators: ChainGenerators) -> HMCState:
         if not config.find_step or config.warmup == 0:
             return chain
-        return chain._replace(step_size=first_step_size(log_density, chain, generators))
+        step_size = first_step_size(log_density, chain, generators)
+        return chain._replace(step_size=pool(step_size.log()).exp() if config.pooled > 1 else step_size)
 
     def init(params: Tensor, generators: ChainGenerators) -> AdaptiveState:
         chain = with_first_step(base.init(params, generators), generators)
@@ -212,7 +234,7 @@ def warmed_up(base: Kernel[HMCState, Any], log_density: LogDensity, config: Warm
         done = state.draws + 1
         if state.draws >= config.warmup:
             return state._replace(chain=chain, draws=done), info
-        adaptation, variance = dual_averaging_update(state.step, info.accept_prob, config.target), state.variance
+        adaptation, variance = dual_averaging_update(state.step, pool(info.accept_prob), config.target), state.variance
         chain = chain._replace(step_size=adaptation.log_step.exp().to(chain.step_size.dtype))
         if state.draws in slow:
             variance = variance.update(chain.params)

@@ -43,12 +43,14 @@ class HMCConfig:
         step_size: initial leapfrog step; the state carries its own, (k,), so that a warm-up can adapt it.
         leapfrog_steps: per draw.
         momentum_scale: s; the mass starts at s^2: momentum ~ N(0, s^2), and the kinetic energy divides by s^2.
+        width: of each parameter, (p,) or one number: the mass starts at (s / width)^2.
         jitter: the step size of each draw is multiplied by 1 + jitter * U(-1, 1), so that no orbit is periodic.
     """
 
     step_size: float = 1e-2
     leapfrog_steps: int = 10
     momentum_scale: float = 1.0
+    width: Tensor | float = 1.0
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
@@ -115,7 +117,9 @@ def kinetic_energy(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
     return 0.5 * (momentum.square() * inverse_mass).sum(1, dtype=torch.float64)
 
 
-def initial_state(log_density: LogDensity, params: Tensor, step_size: float, momentum_scale: float) -> HMCState:
+def initial_state(
+    log_density: LogDensity, params: Tensor, step_size: float, momentum_scale: float, width: Tensor | float
+) -> HMCState:
     """Where HMC and NUTS start."""
     value, grad = value_and_grad(log_density, params)
     return HMCState(
@@ -123,7 +127,7 @@ def initial_state(log_density: LogDensity, params: Tensor, step_size: float, mom
         value,
         grad,
         torch.full((len(params),), step_size, device=params.device, dtype=params.dtype),
-        torch.full_like(grad, 1.0 / momentum_scale**2),
+        torch.full_like(grad, 1.0 / momentum_scale**2) * width**2,
     )
 
 
@@ -131,7 +135,7 @@ def hmc(log_density: LogDensity, config: HMCConfig) -> Kernel[HMCState, HMCInfo]
     """Textbook HMC: the momentum is drawn from the distribution that the kinetic energy describes."""
 
     def init(params: Tensor, generators: ChainGenerators) -> HMCState:
-        return initial_state(log_density, params, config.step_size, config.momentum_scale)
+        return initial_state(log_density, params, config.step_size, config.momentum_scale, config.width)
 
     def step(state: HMCState, generators: ChainGenerators) -> tuple[HMCState, HMCInfo]:
         dtype = state.params.dtype
@@ -171,10 +175,11 @@ def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
     config = HMCConfig(
         step_size=settings.step_size,
         leapfrog_steps=settings.leapfrog_steps,
-        momentum_scale=1.0 / settings.prior_std,
+        momentum_scale=1.0 / posterior.prior.scale,
+        width=posterior.prior.width,
         jitter=0.1,
     )
-    return warmed_up(hmc(posterior, config), posterior, WarmupConfig(warmup=settings.warmup, target=settings.target))
+    return warmed_up(hmc(posterior, config), posterior, WarmupConfig.of(settings))
 
 
 EXACT_SAMPLERS.register(

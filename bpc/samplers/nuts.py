@@ -35,11 +35,13 @@ class NUTSConfig:
         step_size: initial leapfrog step; the state carries its own, (k,), so that a warm-up can adapt it.
         max_tree_depth: a trajectory has at most 2^max_tree_depth - 1 leapfrog steps.
         momentum_scale: s; the mass starts at s^2.
+        width: of each parameter, (p,) or one number: the mass starts at (s / width)^2.
     """
 
     step_size: float = 1e-2
     max_tree_depth: int = 10
     momentum_scale: float = 1.0
+    width: Tensor | float = 1.0
 
     def __post_init__(self) -> None:
         if self.step_size <= 0 or not 1 <= self.max_tree_depth <= 20 or self.momentum_scale <= 0:
@@ -94,7 +96,7 @@ def nuts(log_density: LogDensity, config: NUTSConfig) -> Kernel[HMCState, NUTSIn
     """Trajectories are doubled, forwards or backwards in time at random, until they turn back on themselves."""
 
     def init(params: Tensor, generators: ChainGenerators) -> HMCState:
-        return initial_state(log_density, params, config.step_size, config.momentum_scale)
+        return initial_state(log_density, params, config.step_size, config.momentum_scale, config.width)
 
     def step(state: HMCState, generators: ChainGenerators) -> tuple[HMCState, NUTSInfo]:
         levels, mass = config.max_tree_depth, state.inverse_mass
@@ -173,9 +175,10 @@ def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
     config = NUTSConfig(
         step_size=settings.step_size,
         max_tree_depth=settings.max_tree_depth,
-        momentum_scale=1.0 / settings.prior_std,
+        momentum_scale=1.0 / posterior.prior.scale,
+        width=posterior.prior.width,
     )
-    return warmed_up(nuts(posterior, config), posterior, WarmupConfig(warmup=settings.warmup, target=settings.target))
+    return warmed_up(nuts(posterior, config), posterior, WarmupConfig.of(settings))
 
 
 EXACT_SAMPLERS.register(

@@ -17,10 +17,12 @@ from bpc.registry import Registry
 from bpc.samplers.base import Kernel, LogDensity
 from bpc.samplers.kim2022_presets import SamplingPreset
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import WEIGHT_PRIORS
 
 __all__ = ["BACKENDS", "EXACT_SAMPLERS", "KIM2022_SAMPLERS", "ExactSampler", "ExactSettings", "Kim2022Sampler"]
 
 BACKENDS = ("native", "pyro", "hamiltorch")
+MASSES = ("prior", "diagonal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +33,16 @@ class ExactSettings:
         sampler: one of `EXACT_SAMPLERS`.
         backend: ``native``, or ``pyro`` / ``hamiltorch`` on the same density object.
         chains: for every seed; their predictive is pooled, and R-hat compares them.
-        warmup: draws before the first that counts; HMC and NUTS adapt step size and diagonal mass in them.
+        warmup: draws before the first that counts; HMC and NUTS adapt step size and mass in them.
         samples: draws kept of each chain.
         leapfrog_steps: per draw of HMC and SGHMC.
         max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
         step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC and NUTS, the step of
             SGHMC.
-        prior_std: of the Gaussian prior on every parameter; chains start from it.
+        prior: one of `bpc.weight_prior.WEIGHT_PRIORS`; chains start from it.
+        prior_std: its scale; the standard deviation of every parameter where it is isotropic.
+        mass: of HMC and NUTS: ``diagonal`` is adapted in warm-up, ``prior`` is the prior's precision and stays.
+        pool_step: HMC and NUTS adapt one step size for all chains of a posterior.
         target: acceptance probability aimed at.
         friction: of SGHMC, per unit of time.
         batch: points per gradient of SGHMC; 0 is all.
@@ -54,7 +59,10 @@ class ExactSettings:
     leapfrog_steps: int = 20
     max_tree_depth: int = 8
     step_size: float = 0.02
+    prior: str = "isotropic"
     prior_std: float = 0.1
+    mass: str = "diagonal"
+    pool_step: bool = False
     target: float = 0.8
     friction: float = 5.0
     batch: int = 0
@@ -64,11 +72,19 @@ class ExactSettings:
     def __post_init__(self) -> None:
         published = self.sampler in KIM2022_SAMPLERS and KIM2022_SAMPLERS.get(self.sampler)
         record = EXACT_SAMPLERS.get(self.sampler, hint=f"{published.label} has no exact version." if published else "")
+        WEIGHT_PRIORS.get(self.prior)  # refuses an unknown one
         if self.backend not in BACKENDS:
             raise unknown_name("backend", self.backend, BACKENDS)
         if self.backend not in record.backends:
             able = [sampler.name for sampler in EXACT_SAMPLERS if self.backend in sampler.backends]
             raise ConfigError(f"The {self.backend} backend samples with {' or '.join(able)}; got {self.sampler}.")
+        if self.mass not in MASSES:
+            raise unknown_name("mass", self.mass, MASSES)
+        if self.backend != "native" and (self.mass != "diagonal" or self.pool_step):
+            raise ConfigError(
+                f"The {self.backend} backend adapts mass and step of each chain by itself; drop --mass prior and --pool-step, or "
+                "use the native one."
+            )
         if min(self.chains, self.samples, self.leapfrog_steps, self.max_tree_depth, self.predictive_draws) < 1:
             raise ConfigError("The exact protocols need chains, samples, leapfrog steps and tree depth of at least 1.")
         if self.samples < 4:

@@ -87,6 +87,7 @@ class SGHMCConfig:
         friction: gamma, per unit of time; the momentum's memory is 1 / gamma. 1 / h or more is overdamped.
         temperature: T; the target is density^(1 / T).
         momentum_scale: s; the mass is s^2.
+        width: of each parameter, (p,) or one number: the mass is (s / width)^2, and heat is measured in units of the width.
         steps: moves per draw; the anchor of the gradients is renewed once a draw.
         warmup: draws in which the step size follows the measured heat.
         max_heat: excess of temperature, as a fraction, that the step is made small enough for; None leaves the step alone.
@@ -96,6 +97,7 @@ class SGHMCConfig:
     friction: float = 1.0
     temperature: float = 1.0
     momentum_scale: float = 1.0
+    width: Tensor | float = 1.0
     steps: int = 10
     warmup: int = 0
     max_heat: float | None = None
@@ -136,12 +138,13 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
         gradient: the target's.
         config: settings.
     """
-    inverse_mass = 1.0 / config.momentum_scale**2
+    width = config.width
+    inverse_mass = 1.0 / config.momentum_scale**2 * width**2
     noise_unit = config.momentum_scale * config.temperature**0.5
     second_half = max(config.warmup // 2, ADAPT_AFTER)
 
     def init(params: Tensor, generators: ChainGenerators) -> SGHMCState:
-        momentum = noise_unit * generators.normal(params.shape[1])
+        momentum = noise_unit / width * generators.normal(params.shape[1])
         value, grad = gradient.exact(params)
         steps = torch.full((len(params),), config.step_size, dtype=torch.float64, device=params.device)
         return SGHMCState(
@@ -159,7 +162,7 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
         params, momentum, dtype = state.params, state.momentum, state.params.dtype
         h = state.step_size.unsqueeze(1)
         keep = torch.exp(-config.friction * h)
-        noise_scale, keep = (noise_unit * (1.0 - keep**2).sqrt()).to(dtype), keep.to(dtype)
+        noise_scale, keep = (noise_unit / width * (1.0 - keep**2).sqrt()).to(dtype), keep.to(dtype)
         h = h.to(dtype)
         for _ in range(config.steps):
             params = params + 0.5 * h * inverse_mass * momentum
@@ -173,7 +176,7 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
         if gradient.noisy:
             # where the chain is now, farthest from the anchor, so that the noise is at its largest
             pair = [gradient.estimate(params, state.params, state.grad, generators).double() for _ in range(2)]
-            gap = (pair[0] - pair[1]) / 2**0.5  # covariance V
+            gap = (pair[0] - pair[1]) / 2**0.5 * width  # covariance V, where the mass is s^2
             along = (gap * direction.double()).sum(1)
             heat = (
                 step_size.square()
@@ -213,7 +216,8 @@ def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
         SGHMCConfig(
             step_size=settings.step_size,
             friction=settings.friction,
-            momentum_scale=1.0 / settings.prior_std,
+            momentum_scale=1.0 / posterior.prior.scale,
+            width=posterior.prior.width,
             steps=settings.leapfrog_steps,
             warmup=settings.warmup,
             max_heat=settings.max_heat or None,

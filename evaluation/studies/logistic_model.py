@@ -12,6 +12,7 @@ from bpc.likelihood import LogisticRegression
 from bpc.posterior import Posterior
 from bpc.samplers import HMCConfig, hmc, run
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import isotropic
 from evaluation.studies.normal import Normal
 from evaluation.studies.regression import WithIntercept, with_ones
 
@@ -29,7 +30,7 @@ class LogisticModel:
 
     def posterior(self, points: Tensor, labels: Tensor, weights: Tensor) -> Posterior:
         """Of points (m, d) with labels and weights (m,): a density of 1 + d parameters."""
-        return Posterior(self.log_likelihood, points, labels, weights, prior_std=self.prior_std)
+        return Posterior(self.log_likelihood, points, labels, weights, prior=isotropic(self.prior_std))
 
     def laplace(self, points: Tensor, labels: Tensor, weights: Tensor, start: Tensor | None = None) -> Normal:
         """N(mode, inverse Hessian of the negative log posterior there), by Newton's method with step halving from `start` (p,).

@@ -26,6 +26,7 @@ from bpc.samplers import hmc as product_hmc
 from bpc.samplers.base import run, value_and_grad
 from bpc.samplers.hmc import HMCConfig
 from bpc.seeding import ChainGenerators, make_generator
+from bpc.weight_prior import isotropic
 from expert_trajectories import ExpertConfig, TrajectoryStore, train_experts
 
 CONFIG = ConvNetConfig(width=6, depth=2)
@@ -109,7 +110,7 @@ def test_experts_are_those_of_the_product(tmp_path):
 def test_hmc_is_that_of_the_product(problem):
     net, naive, coreset, window, _ = problem
     density = coreset_log_density(naive, coreset, 0.3)
-    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior_std=0.3)
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(0.3))
     value, gradient = value_and_grad(posterior, window.snapshots)
     for i, params in enumerate(window.snapshots):
         torch.testing.assert_close(density(params), value[i], rtol=1e-10, atol=0)

@@ -11,6 +11,7 @@ from bpc.models import ConvNet, ConvNetConfig
 from bpc.posterior import Posterior
 from bpc.samplers.backends import available
 from bpc.selection import build_coreset, unweighted
+from bpc.weight_prior import isotropic
 from evaluation import exact_chains
 from evaluation.exact_chains import ExactConfig, chain_seeds, sample_exact
 from evaluation.fidelity import fidelity
@@ -23,7 +24,7 @@ from evaluation.protocols import ExactSettings, exact_plan
 def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
     weights = torch.arange(1.0, 11.0)
     params = 0.3 * torch.randn(3, net.num_params, generator=torch.Generator().manual_seed(0))
-    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, weights, prior_std=0.2)
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, weights, prior=isotropic(0.2))
     settings = ExactSettings(sampler=sampler, prior_std=0.2, warmup=0)
     state = exact_plan(posterior, settings).kernel.init(params, None)
     log_lik = torch.stack(
@@ -55,7 +56,7 @@ def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, samp
     assert set(result.probs) == {i.name for i in inputs}
     of_label = probs.gather(-1, inputs[0].split.labels.view(1, 1, -1, 1).expand(8, 2, 40, 1))[..., 0]
     torch.testing.assert_close(result.traces.prediction.double(), of_label.transpose(0, 1), atol=1e-6, rtol=0)
-    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior_std=0.1)
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(0.1))
     if sampler != "sghmc":
         density = torch.stack([posterior(p).double() for p in samples]).T
         torch.testing.assert_close(result.traces.log_density, density, rtol=1e-5, atol=1e-3)

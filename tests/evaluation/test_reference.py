@@ -49,7 +49,17 @@ def test_the_key_is_the_content(net, digits, settings):
     for other in (changed(digits, images=images), changed(digits, labels=labels), changed(digits, mean=(0.5,))):
         assert reference_record(net, other, settings) != base
     assert reference_record(net, digits, dataclasses.replace(settings, prior_std=0.2)) != base
+    assert reference_record(net, digits, dataclasses.replace(settings, prior="fan-in")) != base
     assert reference_record(net, changed(digits), settings) == base
+
+
+def test_prior_mass_and_pooling_are_those_of_the_coresets():
+    changes = {"prior": "fan-in", "prior_std": 2.0, "mass": "prior", "pool_step": True}
+    for sampler in ("hmc", "nuts"):
+        found = reference_settings(dataclasses.replace(SHORT, **changes), 1000, sampler=sampler)
+        assert {name: getattr(found, name) for name in changes} == changes
+    found = reference_settings(dataclasses.replace(SHORT, **changes), 1000, sampler="sghmc")
+    assert (found.prior, found.prior_std, found.mass) == ("fan-in", 2.0, "diagonal")  # SGHMC adapts no mass
 
 
 def test_other_images_can_be_asked_later_and_are_kept_apart(net, digits, settings, tmp_path):

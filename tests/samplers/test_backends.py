@@ -20,6 +20,7 @@ from bpc.samplers import backends as foreign
 from bpc.samplers.backends import INSTALL, BackendSettings, Counted, isolated_randomness
 from bpc.samplers.hmc import kinetic_energy
 from bpc.seeding import ChainGenerators, make_generator
+from bpc.weight_prior import isotropic
 
 CONJUGATE = ("gaussian", "linear regression", "logistic regression")
 
@@ -137,7 +138,7 @@ def test_a_small_network_s_posterior(digits):
     net = ConvNet(ConvNetConfig(width=4, depth=1), (1, 8, 8), 10)
     index = torch.stack([torch.nonzero(digits.train.labels == y)[0, 0] for y in range(10)])
     points, labels = digits.normalise(digits.train.images[index]), digits.train.labels[index]
-    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 20.0), prior_std=0.3)
+    posterior = Posterior(Classifier(net), points, labels, torch.full((10,), 20.0), prior=isotropic(0.3))
     test = digits.normalise(digits.test.images[:20])
     settings = BackendSettings(sampler="hmc", warmup=60, samples=100, leapfrog_steps=8, step_size=0.02)
     found = {}

@@ -19,6 +19,7 @@ from bpc.samplers import (
     warmed_up,
 )
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import isotropic
 
 SIMULATIONS, POINTS, PRIOR_STD = 640, 6, 1.3
 RANKS = 32  # 31 samples have 32 ranks; they make 8 bins of 80
@@ -42,7 +43,7 @@ def p_values(make_kernel, *, prior_std=PRIOR_STD, thin=6, before=60):
         points,
         torch.ones(POINTS, dtype=torch.long),
         torch.ones(POINTS, dtype=torch.float64),
-        prior_std=prior_std,
+        prior=isotropic(prior_std),
         per_chain=True,
     )
     generators = ChainGenerators.from_seeds("cpu", range(SIMULATIONS), "sbc")

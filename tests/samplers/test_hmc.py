@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from targets import linear_regression
 
 from bpc.errors import ConfigError
 from bpc.samplers import (
+    EXACT_SAMPLERS,
+    ExactSettings,
     HMCConfig,
     WarmupConfig,
     hmc,
@@ -148,6 +151,55 @@ def test_step_size_adapts_to_the_target():
     assert float(torch.stack(warm[100:]).mean()) == pytest.approx(0.8, abs=0.03)
     assert 0.75 < float(torch.stack(after).mean()) < 0.95
     assert torch.equal(steps[300], steps[-1]), "the step size still changes after warm-up"
+
+
+def pooled_run(pooled, chains, seeds, *, adapt_mass=False, warmup=60):
+    """HMC on Gaussians of two widths, chain by chain in turn: the wider one accepts more of a common step."""
+    widths = torch.tensor([1.0, 3.0]).repeat(chains // 2).unsqueeze(1)
+
+    def density(params):
+        return -0.5 * (params / widths).square().sum(1)
+
+    base = hmc(density, HMCConfig(step_size=0.1, leapfrog_steps=3))
+    kernel = warmed_up(base, density, WarmupConfig(warmup=warmup, adapt_mass=adapt_mass, pooled=pooled))
+    start = torch.zeros(chains, 5)
+    return [
+        state for state, _ in run(kernel, start, steps=warmup + 5, generators=ChainGenerators.from_seeds("cpu", seeds))
+    ]
+
+
+def test_chains_of_a_posterior_share_a_step_and_no_others():
+    together = pooled_run(2, 4, [0, 1, 2, 3])
+    steps = torch.stack([state.step_size for state in together])
+    assert torch.equal(steps[:, 0], steps[:, 1]) and torch.equal(steps[:, 2], steps[:, 3])
+    assert not torch.equal(steps[:, 0], steps[:, 2])  # another posterior
+    alone = pooled_run(2, 2, [2, 3])
+    torch.testing.assert_close(together[-1].params[2:], alone[-1].params)
+    apart = pooled_run(1, 2, [2, 3])[-1].step_size
+    assert apart[0] < alone[-1].step_size[0] < apart[1]  # a common step lies between those of each
+
+
+def test_the_mass_is_the_prior_s_where_it_is_not_adapted():
+    assert torch.equal(pooled_run(2, 2, [0, 1])[-1].chain.inverse_mass, torch.ones(2, 5))
+    adapted = pooled_run(2, 2, [0, 1], adapt_mass=True)[-1]
+    assert adapted.chain.inverse_mass[1].mean() > 2 * adapted.chain.inverse_mass[0].mean()
+    assert adapted.step_size[0] == adapted.step_size[1]
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "nuts"])
+def test_settings_choose_mass_and_pooling(sampler):
+    target = linear_regression(prior_std=0.5).log_density
+    for mass, pool_step in (("prior", True), ("diagonal", False)):
+        settings = ExactSettings(
+            sampler=sampler, chains=2, warmup=25, mass=mass, pool_step=pool_step, leapfrog_steps=2, max_tree_depth=3
+        )
+        kernel = EXACT_SAMPLERS.get(sampler).kernel(target, settings)
+        start = torch.zeros(4, 3, dtype=torch.float64)
+        state = [s for s, _ in run(kernel, start, steps=25, generators=generators(4))][-1]
+        prior_mass = torch.full_like(state.chain.inverse_mass, 0.25)
+        assert torch.allclose(state.chain.inverse_mass, prior_mass) == (mass == "prior")
+        assert (state.step_size[0] == state.step_size[1]) == pool_step
+        assert state.step_size[0] != state.step_size[2]
 
 
 def test_state_survives_a_checkpoint():

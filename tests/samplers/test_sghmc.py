@@ -11,6 +11,7 @@ from bpc.likelihood import LinearRegression
 from bpc.posterior import ControlVariates, Posterior
 from bpc.samplers import ExactGradient, SGHMCConfig, run, sghmc, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
+from bpc.weight_prior import isotropic
 from evaluation.protocols import ExactSettings, exact_plan
 from evaluation.reference import reference_settings
 
@@ -28,7 +29,9 @@ def regression():
     y = x @ torch.tensor([0.05, 0.1, -0.1], dtype=torch.float64) + torch.randn(N, generator=g, dtype=torch.float64)
     points = torch.cat([x, y.unsqueeze(1)], dim=1)
     weights = torch.ones(N, dtype=torch.float64)
-    posterior = Posterior(LinearRegression(1.0), points, torch.zeros(N, dtype=torch.long), weights, prior_std=TAU)
+    posterior = Posterior(
+        LinearRegression(1.0), points, torch.zeros(N, dtype=torch.long), weights, prior=isotropic(TAU)
+    )
     covariance = torch.linalg.inv(x.T @ x + torch.eye(3, dtype=torch.float64) / TAU**2)
     return posterior, covariance @ x.T @ y, covariance
 
@@ -80,7 +83,9 @@ def test_the_step_shrinks_until_the_heat_is_small():
     x = torch.randn(n, p, generator=g, dtype=torch.float64) * (50.0 / n) ** 0.5 / TAU
     points = torch.cat([x, torch.randn(n, 1, generator=g, dtype=torch.float64)], dim=1)
     weights = torch.ones(n, dtype=torch.float64)
-    posterior = Posterior(LinearRegression(1.0), points, torch.zeros(n, dtype=torch.long), weights, prior_std=TAU)
+    posterior = Posterior(
+        LinearRegression(1.0), points, torch.zeros(n, dtype=torch.long), weights, prior=isotropic(TAU)
+    )
     found = {}
     for max_heat in (None, 0.05):
         config = SGHMCConfig(

@@ -14,6 +14,7 @@ from bpc.likelihood import LinearRegression, LogisticRegression
 from bpc.posterior import Posterior
 from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import isotropic
 
 
 class Target(NamedTuple):
@@ -67,7 +68,7 @@ def linear_regression(prior_std: float = 0.7, noise_std: float = 0.5) -> Target:
     mean = covariance @ x.T @ y / noise_std**2
     points = torch.from_numpy(np.column_stack([x, y]))
     labels, ones = torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.float64)
-    posterior = Posterior(LinearRegression(noise_std), points, labels, ones, prior_std=prior_std)
+    posterior = Posterior(LinearRegression(noise_std), points, labels, ones, prior=isotropic(prior_std))
     variance = torch.from_numpy(np.diagonal(covariance).copy())
     return Target(
         "linear regression",
@@ -95,7 +96,7 @@ def logistic_regression(prior_std: float = 1.5) -> Target:
     mean = np.array([(p * a).sum(), (p * b).sum()])
     variance = np.array([(p * a**2).sum(), (p * b**2).sum()]) - mean**2
     posterior = Posterior(
-        LogisticRegression(), torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(w), prior_std=prior_std
+        LogisticRegression(), torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(w), prior=isotropic(prior_std)
     )
     start = _starts(torch.from_numpy(mean), torch.from_numpy(variance).sqrt())
     return Target("logistic regression", posterior, torch.from_numpy(mean), torch.from_numpy(variance), start, 0.3)
