@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 TRACKED = 64  # test images whose predicted probability is traced draw by draw
+TRACKED_WEIGHTS = 64  # parameters likewise, evenly spaced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Traces(NamedTuple):
     step_size: Tensor  # (c, s)
     leapfrogs: Tensor  # (c, s)
     heat: Tensor  # (c, s), excess temperature of noisy gradients, as a fraction; nan where they have no noise
+    cross_entropy: Tensor  # (c, s) nats per unit of weight, on the points that the posterior is conditioned on
+    weight: Tensor  # (c, s, w), some of the parameters
 
 
 class ExactResult(NamedTuple):
@@ -86,6 +89,9 @@ class ExactResult(NamedTuple):
     seed: int
     probs: dict[str, Tensor]  # by name of the inputs: (c, n, y) float32 on the CPU, one predictive for each chain
     traces: Traces
+    halves: (
+        Tensor  # (c, 2, t, y): mean predictive of the tracked images in the first and in the second half of each chain
+    )
     draws: Tensor  # (c, d, p) on the CPU: draws that were to be kept, evenly spaced
     seconds: float
 
@@ -105,10 +111,10 @@ class _Recorder:
     """Traces and predictives of k chains."""
 
     def __init__(
-        self, network: Network, dataset: Dataset, inputs: Sequence[Inputs], tracked: Split, settings: ExactSettings, k: int,
-        keep: int,
+        self, network: Network, dataset: Dataset, posterior: Posterior, inputs: Sequence[Inputs], tracked: Split,
+        settings: ExactSettings, k: int, keep: int,
     ) -> None:  # fmt: skip
-        self.network, self.samples = network, settings.samples
+        self.network, self.posterior, self.samples = network, posterior, settings.samples
         self.inputs = {i.name: Predictive(network, dataset, i.split, k) for i in inputs}
         self.chosen = spread(settings.samples, settings.predictive_draws)
         self.kept = {draw: row for row, draw in enumerate(spread(settings.samples, keep))} if keep else {}
@@ -117,8 +123,10 @@ class _Recorder:
         self.labels = tracked.labels.view(1, -1, 1).expand(k, -1, 1)
         self.done = 0
         s, t = settings.samples, len(tracked)
-        shapes = {name: (k, s, t) if name == "prediction" else (k, s) for name in Traces._fields}
-        self.traces = {name: torch.full(shape, torch.nan) for name, shape in shapes.items()}
+        self.parameters = torch.tensor(spread(network.num_params, TRACKED_WEIGHTS), device=self.images.device)
+        more = {"prediction": (t,), "weight": (len(self.parameters),)}
+        self.traces = {name: torch.full((k, s, *more.get(name, ())), torch.nan) for name in Traces._fields}
+        self.halves = torch.zeros(k, 2, t, network.num_classes, dtype=torch.float64)
         self.traces["log_density"] = self.traces["log_density"].double()
         self.traces["energy"] = self.traces["energy"].double()
 
@@ -137,6 +145,11 @@ class _Recorder:
         """A draw (k, p) with what is known of it, (k,) each."""
         probs = self.network(params, self.images).double().softmax(-1)
         found["log_density"], found["prediction"] = log_density, probs.gather(-1, self.labels).squeeze(-1)
+        found["weight"] = params[:, self.parameters]
+        log_likelihood = log_density.to(params) - self.posterior.log_prior(params)
+        found["cross_entropy"] = -log_likelihood / self.posterior.weights.sum(-1)
+        half, middle = int(self.done >= self.samples // 2), self.samples // 2
+        self.halves[:, half] += probs.cpu() / (self.samples - middle if half else middle)
         for name, value in found.items():
             self.traces[name][:, self.done] = value.to("cpu", self.traces[name].dtype)
         if self.done in self.chosen:
@@ -150,11 +163,11 @@ class _Recorder:
         """What a checkpoint needs."""
         kept = {f"{name}/{k}": v for name, p in self.inputs.items() for k, v in p.state().items()}
         traces = {f"trace/{k}": v for k, v in self.traces.items()}
-        return {**kept, **traces, "draws": self.draws, "done": torch.tensor(self.done)}
+        return {**kept, **traces, "draws": self.draws, "halves": self.halves, "done": torch.tensor(self.done)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's `state`."""
-        self.done, self.draws = int(state["done"]), state["draws"]
+        self.done, self.draws, self.halves = int(state["done"]), state["draws"], state["halves"]
         self.traces = {name: state[f"trace/{name}"] for name in self.traces}
         for name, predictive in self.inputs.items():
             predictive.load({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f"{name}/")})
@@ -166,7 +179,7 @@ class _Recorder:
             traces = {name: trace[mine] for name, trace in self.traces.items()}
             traces["diverged"] = traces["diverged"].nan_to_num() > 0
             probs = {name: p.probs[mine].float().cpu() for name, p in self.inputs.items()}
-            yield ExactResult(seed, probs, Traces(**traces), self.draws[mine], seconds / len(seeds))
+            yield ExactResult(seed, probs, Traces(**traces), self.halves[mine], self.draws[mine], seconds / len(seeds))
 
 
 def sample_posterior(
@@ -200,7 +213,7 @@ def sample_posterior(
     started = time.monotonic()
     each = [s for seed in seeds for s in chain_seeds(seed, settings.chains)]
     k, device = len(each), posterior.points.device
-    recorder = _Recorder(network, dataset, inputs, tracked, settings, k, keep)
+    recorder = _Recorder(network, dataset, posterior, inputs, tracked, settings, k, keep)
     if settings.backend == "native":
         run_chains(
             exact_plan(posterior, settings),

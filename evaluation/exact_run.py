@@ -18,7 +18,7 @@ from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
-from evaluation.diagnostics import Diagnostics, diagnose, save_inference_data, to_inference_data
+from evaluation.diagnostics import Diagnostics, diagnose, halves_apart, save_inference_data, to_inference_data
 from evaluation.exact_chains import ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
@@ -112,6 +112,8 @@ def inference_data(
         step_size=recorded(traces.step_size),
         n_gradients=recorded(traces.leapfrogs),
         heat=recorded(traces.heat),
+        cross_entropy=traces.cross_entropy,
+        weights=traces.weight,
         attrs={
             "dataset": dataset.name,
             "architecture": network.name,
@@ -143,7 +145,7 @@ def write_result(
     save_predictive(run, dataset.name, key, result.seed, pooled)
 
     found = diagnose(data)
-    values = {**_metrics(pooled), **diagnostic_rows(found, data)}
+    values = {**_metrics(pooled), **diagnostic_rows(found, data, result.halves)}
     with RowWriter(run.path / "rows.csv") as writer:
         rows = key.of(read_rows(run.path / "rows.csv"))
         there = set(rows.loc[rows["seed"] == result.seed, "metric"])
@@ -180,25 +182,39 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     return {metric: float(value) for metric, value in found.items()}
 
 
-def diagnostic_rows(found: Diagnostics, data: az.InferenceData) -> dict[str, float]:
-    """Rows on the chains themselves. A quantity that a sampler does not have is no row: SGHMC has no energy, HMC no heat."""
+def diagnostic_rows(found: Diagnostics, data: az.InferenceData, halves: Tensor) -> dict[str, float]:
+    """Rows on the chains themselves. A quantity that a sampler does not have is no row: SGHMC has no energy, HMC no heat.
+
+    Args:
+        found: what `diagnose` says of `data`.
+        data: of one posterior.
+        halves: as `evaluation.diagnostics.halves_apart` takes them.
+    """
     names = (
         "acceptance",
         "divergences",
+        "rhat_weights",
         "rhat_log_density",
+        "rhat_predictions_median",
         "rhat_predictions",
-        "ess_bulk",
-        "ess_tail",
+        "rhat_predictions_worst",
+        "ess_bulk_predictions_median",
+        "ess_bulk_predictions",
+        "ess_bulk_predictions_worst",
+        "ess_tail_predictions_median",
+        "ess_tail_predictions",
+        "ess_tail_predictions_worst",
         "ebfmi",
-        "mixed",
     )
     values = {name: float(getattr(found, name)) for name in names}
     stats: Any = data["sample_stats"]
     if "energy" not in stats:
         del values["ebfmi"]
     if "heat" in stats:
-        heat = float(stats["heat"].values.mean())
-        values = {"heat": heat, **values}  # `mixed` stays the last row of a posterior
+        values["heat"] = float(stats["heat"].values.mean())
+    values["conditioning_ce"] = float(stats["cross_entropy"].values.mean())
+    values["tv_halves"], values["tv_halves_error"] = halves_apart(halves)
+    values["mixed"] = float(found.mixed)  # the last row of a posterior: it is finished
     return values
 
 

@@ -40,6 +40,8 @@ def to_inference_data(
     tree_depth: Tensor | Array | None = None,
     n_gradients: Tensor | Array | None = None,
     heat: Tensor | Array | None = None,
+    cross_entropy: Tensor | Array | None = None,
+    weights: Tensor | Array | None = None,
     images: Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> az.InferenceData:
@@ -52,14 +54,17 @@ def to_inference_data(
         diverged: (c, s) bool.
         energy: (c, s) nats, potential plus kinetic energy of the accepted state.
         heat: (c, s) excess temperature of noisy gradients, fraction.
+        cross_entropy: (c, s) nats per unit of weight, on the points that the posterior is conditioned on.
+        weights: (c, s, w) tracked parameters.
         step_size, tree_depth, n_gradients: (c, s), or (c,) where they do not change.
         images: (t,) indices of the tracked images in the test set; 0 to t - 1 otherwise.
         attrs: what the draws are of: method, dataset, sampler, protocol, seed, config_hash ...; anything but a number or a
             string is kept as JSON, because netCDF knows no other.
 
     Returns:
-        Group `posterior` with `prediction` (chain, draw, image) and `log_density` (chain, draw); group `sample_stats` with
-        `lp` (the log density again, under ArviZ's name) and acceptance_rate, diverging, energy, step_size, tree_depth, n_steps.
+        Group `posterior` with `prediction` (chain, draw, image), `log_density` (chain, draw) and `weight` (chain, draw,
+        parameter); group `sample_stats` with `lp` (the log density again, under ArviZ's name) and acceptance_rate, diverging,
+        energy, step_size, tree_depth, n_steps, heat, cross_entropy.
 
     Raises:
         ConfigError: shapes that do not belong together.
@@ -80,6 +85,7 @@ def to_inference_data(
         "tree_depth": tree_depth,
         "n_steps": n_gradients,
         "heat": heat,
+        "cross_entropy": cross_entropy,
     }
     for name, values in given.items():
         if values is None:
@@ -90,15 +96,20 @@ def to_inference_data(
         stats[name] = np.broadcast_to(array if array.ndim == 2 else array[:, None], density.shape)
     if "diverging" in stats:
         stats["diverging"] = stats["diverging"].astype(bool)
+    drawn = {"prediction": tracked.astype(np.float32), "log_density": density}
+    if weights is not None:
+        drawn["weight"] = as_array(weights).astype(np.float32)
+        if drawn["weight"].shape[:2] != density.shape:
+            raise ConfigError(f"Expected weights (c, s, w) of the same draws; got {drawn['weight'].shape}.")
     arviz = import_arviz()
     with warnings.catch_warnings():
         # a short run of many chains is allowed; the shapes were checked above
         warnings.filterwarnings("ignore", "More chains", UserWarning)
         data = arviz.from_dict(
-            posterior={"prediction": tracked.astype(np.float32), "log_density": density},
+            posterior=drawn,
             sample_stats=stats,
             coords={"image": list(images) if images is not None else list(range(tracked.shape[2]))},
-            dims={"prediction": ["image"]},
+            dims={"prediction": ["image"], "weight": ["parameter"]},
             attrs={name: _attribute(value) for name, value in (attrs or {}).items()},
         )
     for group in (data.posterior, data.sample_stats):

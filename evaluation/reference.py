@@ -230,7 +230,7 @@ def make_reference(
                     data = inference_data(result.traces, reference.key, run, network, dataset, seed)
                     save_inference(data, run, reference.key, seed)
                     found = diagnose(data)
-                    _write(run, reference, seed, diagnostic_rows(found, data), result.seconds)
+                    _write(run, reference, seed, diagnostic_rows(found, data, result.halves), result.seconds)
                     if not found.mixed:
                         say(f"The chains of the full data, run {seed + 1}, have not mixed: {'; '.join(found.reasons)}.")
                 checkpoint.unlink(missing_ok=True)

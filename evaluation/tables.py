@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from bpc.errors import DataError
 from bpc.files import write_text
 from evaluation.compare import GroupKey, groups, method_label, moments_of
+from evaluation.diagnostics import EBFMI_MIN, ESS_MIN, RHAT_MAX
 from evaluation.moments import Moments
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_latex, tables_to_markdown, unique_clauses
 
@@ -56,10 +57,20 @@ METRIC_COLUMNS = {
     "aurc": Column(name="AURC", better="lower", ranked=True),
     "ood_auroc": Column(name="OOD AUROC", better="higher", ranked=True),
     "mce": Column(name="Mean corruption error", better="lower", ranked=True),
+    "conditioning_ce": _diagnostic("CE, own points"),
+    "rhat_predictions_median": _diagnostic("R-hat, predictions (median)"),
+    "rhat_predictions": _diagnostic("R-hat, predictions (95 %)"),
+    "rhat_predictions_worst": _diagnostic("R-hat, predictions (worst)"),
+    "ess_bulk_predictions_median": _diagnostic("Bulk ESS (median)", 0),
+    "ess_bulk_predictions": _diagnostic("Bulk ESS (95 %)", 0),
+    "ess_bulk_predictions_worst": _diagnostic("Bulk ESS (worst)", 0),
+    "ess_tail_predictions_median": _diagnostic("Tail ESS (median)", 0),
+    "ess_tail_predictions": _diagnostic("Tail ESS (95 %)", 0),
+    "ess_tail_predictions_worst": _diagnostic("Tail ESS (worst)", 0),
+    "tv_halves": _diagnostic("TV, halves of the chains"),
+    "tv_halves_error": _diagnostic("its Monte Carlo error"),
     "rhat_log_density": _diagnostic("R-hat, log density"),
-    "rhat_predictions": _diagnostic("R-hat, predictions"),
-    "ess_bulk": _diagnostic("Bulk ESS", 0),
-    "ess_tail": _diagnostic("Tail ESS", 0),
+    "rhat_weights": _diagnostic("R-hat, weights"),
     "ebfmi": _diagnostic("E-BFMI"),
     "divergences": _diagnostic("Divergences", 0),
 }
@@ -214,7 +225,8 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) ->
         )
     if "mixed" in set(part["metric"]) and (part.loc[part["metric"] == "mixed", "mean"] != 1.0).any():
         notes.append(
-            f"{_UNMIXED} chains of at least one seed have not mixed: an R-hat above 1.01, an ESS below 100 a chain, an E-BFMI "
-            "below 0.3, a divergence, or a chain that is stuck or not finite. Read the row as what these chains found."
+            f"{_UNMIXED} chains of at least one seed have not mixed: R-hat of predictions (95 %) above {RHAT_MAX}, their bulk "
+            f"ESS (95 %) below {ESS_MIN}, an E-BFMI below {EBFMI_MIN}, a divergence, or a chain that is stuck or not finite. "
+            "Read the row as what these chains found."
         )
     return notes

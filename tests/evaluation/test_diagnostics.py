@@ -12,8 +12,9 @@ import torch
 
 from bpc.errors import ConfigError, FileFormatError, StorageError
 from evaluation.diagnostics import (
-    ESS_MIN_PER_CHAIN,
+    ESS_MIN,
     diagnose,
+    halves_apart,
     load_inference_data,
     save_inference_data,
     to_inference_data,
@@ -52,10 +53,11 @@ def test_independent_chains_have_mixed():
     assert found.mixed and found.reasons == []
     assert (found.chains, found.draws, found.divergences, found.constant_predictions) == (C, S, 0, 0)
     assert found.acceptance == pytest.approx(0.8)
-    assert 0.99 < found.rhat_log_density < 1.01 and 0.99 < found.rhat_predictions <= found.rhat_predictions_max < 1.02
+    assert 0.99 < found.rhat_log_density < 1.01 and 0.99 < found.rhat_predictions_median <= found.rhat_predictions
+    assert found.rhat_predictions <= found.rhat_predictions_worst < 1.02
     # 4,000 independent draws
     assert found.ess_bulk_log_density == pytest.approx(C * S, rel=0.1)
-    assert 0.8 * C * S < found.ess_bulk <= C * S * 1.1 and found.ess_tail > 0.7 * C * S
+    assert 0.8 * C * S < found.ess_bulk_predictions <= C * S * 1.1 and found.ess_tail_predictions > 0.7 * C * S
     # independent energies: E (E_i - E_{i-1})^2 = 2 var E
     assert found.ebfmi == pytest.approx(2, rel=0.15)
 
@@ -70,12 +72,16 @@ def test_the_numbers_are_those_of_arviz():
     single = given["predictions"].astype(np.float32).astype(float)  # as they are kept
     rhats = sorted(float(az.rhat(single[..., i])) for i in range(T))
     bulks = sorted(float(az.ess(single[..., i])) for i in range(T))
-    assert found.rhat_predictions_max == pytest.approx(rhats[-1])
+    assert found.rhat_predictions_worst == pytest.approx(rhats[-1])
+    assert found.ess_bulk_predictions_worst == pytest.approx(bulks[0])
     # 95 % of 40 lies between the 38th and the 39th: the worse of the two; 5 % between the 2nd and the 3rd
     assert found.rhat_predictions == pytest.approx(rhats[38]) and rhats[37] < rhats[38] < rhats[39]
     assert found.ess_bulk_predictions == pytest.approx(bulks[1]) and bulks[0] < bulks[1] < bulks[2]
-    assert found.ess_bulk == min(found.ess_bulk_log_density, found.ess_bulk_predictions)
-    assert found.ess_tail == min(found.ess_tail_log_density, found.ess_tail_predictions)
+    tails = sorted(float(az.ess(single[..., i], method="tail")) for i in range(T))
+    worst, most, median = (getattr(found, f"ess_tail_predictions{x}") for x in ("_worst", "", "_median"))
+    assert (worst, most) == pytest.approx((tails[0], tails[1])) and tails[19] <= median <= tails[20]
+    assert rhats[19] <= found.rhat_predictions_median <= rhats[20]
+    assert bulks[19] <= found.ess_bulk_predictions_median <= bulks[20]
 
 
 @pytest.mark.parametrize("rho", [0.5, 0.8])
@@ -86,9 +92,10 @@ def test_the_effective_sample_size_of_an_autoregression(rho):
 
 def test_too_few_effective_draws():
     found = diagnose(to_inference_data(**draws(rho=0.9)))
-    # enough for one chain, not for four
-    assert not found.mixed and ESS_MIN_PER_CHAIN < found.ess_bulk < ESS_MIN_PER_CHAIN * C
-    assert any(reason.startswith("bulk ESS is") and "(400)" in reason for reason in found.reasons)
+    assert not found.mixed and 0 < found.ess_bulk_predictions < ESS_MIN == 400
+    assert any(reason.startswith("bulk ESS of the predictions") and "below 400" in reason for reason in found.reasons)
+    enough = diagnose(to_inference_data(**draws(rho=0.5)))  # a third of 4,000
+    assert enough.mixed and enough.ess_bulk_predictions > 800
 
 
 @pytest.mark.parametrize("what", ["log_density", "predictions"])
@@ -99,17 +106,19 @@ def test_a_chain_somewhere_else(what):
     else:
         given[what][2] = squash(np.log(given[what][2] / (1 - given[what][2])) + 1.0)
     found = diagnose(to_inference_data(**given))
-    assert not found.mixed
     rhat, other = found.rhat_log_density, found.rhat_predictions
     assert (rhat > 1.05 and other < 1.02) if what == "log_density" else (other > 1.05 and rhat < 1.01)
-    assert any("R-hat" in reason for reason in found.reasons)
+    if what == "log_density":
+        assert found.mixed  # of one function by other weights: told, not judged
+    else:
+        assert not found.mixed and any("R-hat of the predictions" in reason for reason in found.reasons)
 
 
 def test_a_few_predictions_may_be_worse_but_the_largest_is_told():
     given = draws(t=100)
     given["predictions"][0, :, :3] = given["predictions"][0, :, :3] ** 3
     found = diagnose(to_inference_data(**given))
-    assert found.rhat_predictions < 1.01 < 1.05 < found.rhat_predictions_max and found.mixed
+    assert found.rhat_predictions < 1.01 < 1.05 < found.rhat_predictions_worst and found.mixed
     given["predictions"][0, :, :8] = given["predictions"][0, :, :8] ** 3
     assert not diagnose(to_inference_data(**given)).mixed
 
@@ -173,7 +182,7 @@ def test_predictions_that_are_constant_everywhere_are_left_out():
     given = draws()
     given["predictions"][..., :5] = np.linspace(0.1, 0.4, C)[:, None, None]
     found = diagnose(to_inference_data(**given))
-    assert not found.mixed and found.constant_predictions == 0 and found.rhat_predictions_max > 1e6
+    assert not found.mixed and found.constant_predictions == 0 and found.rhat_predictions_worst > 1e6
 
 
 @pytest.mark.parametrize("what", ["log_density", "predictions", "energy"])
@@ -196,18 +205,55 @@ def test_one_chain_is_compared_with_itself():
     assert found.chains == 1 and found.reasons[0].startswith("one chain") and len(found.reasons) == 1
     assert found.mixed and found.rhat_log_density < 1.01
     given = draws(c=1, s=2000)
-    given["log_density"] += np.linspace(0, 40, 2000)  # still on its way
-    found = diagnose(to_inference_data(**given))
-    assert not found.mixed and found.rhat_log_density > 1.05
+    given["predictions"] = squash(
+        np.log(given["predictions"] / (1 - given["predictions"])) + np.linspace(0, 2, 2000)[:, None]
+    )
+    found = diagnose(to_inference_data(**given))  # still on its way
+    assert not found.mixed and found.rhat_predictions > 1.05
 
 
 @pytest.mark.parametrize("c, s", [(C, 3), (12, 3), (1, 7)])
 def test_too_few_draws_are_said(c, s):
     found = diagnose(to_inference_data(**draws(c=c, s=s)))
-    assert not found.mixed and math.isnan(found.rhat_log_density) and math.isnan(found.ess_bulk)
+    assert not found.mixed and math.isnan(found.rhat_log_density) and math.isnan(found.ess_bulk_predictions)
     assert any(f"{s} draws per chain" in reason for reason in found.reasons)
     enough = diagnose(to_inference_data(**draws(c=c, s=s + 1)))
     assert not enough.mixed and math.isfinite(enough.rhat_log_density) and math.isfinite(enough.rhat_predictions)
+
+
+def test_weights_are_told_and_never_judged():
+    """Chains in exchanged units: one function, other weights."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(C, S, 6)) + 10 * np.arange(C)[:, None, None]
+    found = diagnose(to_inference_data(**draws(), weights=weights))
+    assert found.rhat_weights > 1.5 and found.mixed and found.reasons == []
+    assert math.isnan(diagnose(to_inference_data(**draws())).rhat_weights)
+    same = diagnose(to_inference_data(**draws(), weights=rng.normal(size=(C, S, 6))))
+    assert 0.99 < same.rhat_weights < 1.02
+
+
+def classes(rho, apart, seed, c=4, s=400, t=64, y=5):
+    """Autocorrelated draws of class probabilities (c, s, t, y), every chain around a place of its own; and their halves."""
+    rng = np.random.default_rng(seed)
+    logits = autoregressive(rng, c, s, t, y, rho=rho) + apart * rng.normal(size=(c, 1, t, y)) + 2 * np.eye(t, y)
+    probs = torch.from_numpy(logits).softmax(-1)
+    return probs, torch.stack([probs[:, : s // 2].mean(1), probs[:, s // 2 :].mean(1)], 1)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_halves_of_chains_that_have_mixed_are_apart_by_their_error(rho):
+    found = np.array([halves_apart(classes(rho, 0.0, seed)[1]) for seed in range(4)]).mean(0)
+    assert found[0] == pytest.approx(found[1], rel=0.1)
+    # two means of 800 draws each, of which a share (1 - rho) / (1 + rho) is worth an independent one; E |d| = sqrt(2 / pi) std d
+    std = classes(rho, 0.0, 0)[0].flatten(0, 1).std(0) * math.sqrt(2 / 800 * (1 + rho) / (1 - rho))
+    assert found[1] == pytest.approx(float(0.5 * math.sqrt(2 / math.pi) * std.sum(-1).mean()), rel=0.1)
+
+
+def test_halves_of_chains_that_have_not_mixed_are_farther_apart():
+    chains, error = halves_apart(classes(0.0, 1.0, 0)[1])
+    assert chains > 10 * error
+    lone, error = halves_apart(classes(0.0, 0.0, 0)[1][:1])
+    assert math.isnan(lone) and error > 0
 
 
 # --- the file -------------------------------------------------------------------------------
@@ -286,5 +332,7 @@ def test_shapes_that_do_not_belong_together_are_refused():
         to_inference_data(log_density=given["log_density"], predictions=given["predictions"][:, :-1])
     with pytest.raises(ConfigError, match="step_size of shape"):
         to_inference_data(**given | {"step_size": np.ones(3)})
+    with pytest.raises(ConfigError, match="weights"):
+        to_inference_data(**given, weights=np.ones((C, 19, 3)))
     with pytest.raises(ConfigError, match="3 indices for 40"):
         to_inference_data(**given, images=[1, 2, 3])
