@@ -57,6 +57,13 @@ def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, samp
     of_label = probs.gather(-1, inputs[0].split.labels.view(1, 1, -1, 1).expand(8, 2, 40, 1))[..., 0]
     torch.testing.assert_close(result.traces.prediction.double(), of_label.transpose(0, 1), atol=1e-6, rtol=0)
     posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(0.1))
+    halves = torch.stack([probs[:4].mean(0), probs[4:].mean(0)], 1)  # (c, 2, t, y)
+    torch.testing.assert_close(result.halves, halves, atol=1e-6, rtol=0)
+    ce = torch.stack([-posterior.log_likelihood(p, coreset.points, coreset.labels).mean(1) for p in samples]).T
+    torch.testing.assert_close(result.traces.cross_entropy, ce, rtol=1e-4, atol=1e-4)  # of ten points of weight 1
+    traced = {tuple(column.tolist()) for column in samples.permute(2, 0, 1).flatten(1)}
+    for column in result.traces.weight.transpose(0, 1).permute(2, 0, 1).flatten(1):
+        assert tuple(column.tolist()) in traced
     if sampler != "sghmc":
         density = torch.stack([posterior(p).double() for p in samples]).T
         torch.testing.assert_close(result.traces.log_density, density, rtol=1e-5, atol=1e-3)

@@ -55,7 +55,12 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, inputs):
         assert mine[f"{name}_corrupted"] == pytest.approx(float(value), rel=1e-5, abs=1e-7)
     accuracy = (tensors["probs_fog-2"].argmax(-1) == tensors["labels_fog-2"]).double().mean()
     assert mine["accuracy@fog-2"] == pytest.approx(float(accuracy))
+    assert {"conditioning_ce", "tv_halves", "tv_halves_error", "rhat_weights", "ess_bulk_predictions_worst"} <= set(
+        mine.index
+    )
+    assert mine["mixed"] == 0.0 and 0 < mine["tv_halves_error"] < 1
     ceiling = rows[(rows["method"] == "full") & (rows["seed"] == 1)].set_index("metric")["value"]
+    assert 0 < ceiling["conditioning_ce"] < 3 and 0 < ceiling["tv_halves"] < 1  # on all training images
     assert ceiling["tv"] == pytest.approx(float(fidelity(again["probs"], truth["probs"]).tv), rel=1e-5)
     assert not rows.duplicated(["method", "sampler", "seed", "metric"]).any()
 
@@ -105,7 +110,15 @@ def test_one_table_and_one_page(scored, inputs):
     text = to_markdown(summary)
     assert text.count("| Method |") == 1
     header = next(line for line in text.splitlines() if line.startswith("| Method"))
-    for column in ("Accuracy", "Agreement", "Sym. KL, corrupted", "OOD AUROC", "R-hat, predictions", "Divergences"):
+    for column in (
+        "Accuracy",
+        "Agreement",
+        "Sym. KL, corrupted",
+        "OOD AUROC",
+        "R-hat, predictions (95 %)",
+        "Divergences",
+        "TV, halves of the chains",
+    ):
         assert column in header
     # eight draws cannot have mixed, and every row says so
     assert all(f"{name} †" in text for name in ("Random", "BPC-fKL", "Full data"))
