@@ -125,6 +125,6 @@ WEIGHT_PRIORS.register(
         name="fan-in",
         build=fan_in,
         scale=1.0,
-        words=lambda scale: f"prior of variance {scale}^2 / fan-in",
+        words=lambda scale: f"fan-in prior of scale {scale:g}",
     )
 )
