@@ -169,6 +169,7 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise bad_file(path, "a single array", "an .npz archive of images and labels", FIX_FILE)
+            _refuse_huge(path, archive)
             arrays = {name: archive[name] for name in archive.files}
         # What is in the zip file without being an array comes as bytes.
         return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
@@ -188,6 +189,22 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
             "a whole .npz archive",
             "It is truncated or corrupt: write it again",
         ) from error
+
+
+MOST_BYTES = 2**36  # of one archive's arrays, unpacked: 64 GB
+
+
+def _refuse_huge(path: Path, archive: np.lib.npyio.NpzFile) -> None:
+    """A small archive can unpack to any size: what its members say of their sizes is read before they are."""
+    size = sum(member.file_size for member in archive.zip.infolist()) if archive.zip else 0
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > min(MOST_BYTES, free):
+        raise bad_file(
+            path,
+            f"{size / 1e9:,.1f} GB when unpacked, of {path.stat().st_size:,} bytes",
+            f"at most {min(MOST_BYTES, free) / 1e9:,.1f} GB, the memory here",
+            "Keep fewer or smaller images",
+        )
 
 
 def _read_pair(path: Path, part: str) -> dict[str, npt.NDArray[Any]]:

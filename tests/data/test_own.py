@@ -210,6 +210,17 @@ def test_damaged_files(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "a.csv"))
 
 
+def test_an_archive_that_unpacks_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused by what the archive says of its members, before one is unpacked."""
+    path = tmp_path / "bomb.npz"
+    zeros = np.zeros((1000, 8, 8), dtype=np.uint8)
+    np.savez_compressed(path, x_train=zeros, y_train=np.arange(1000) % 2, x_test=zeros, y_test=np.arange(1000) % 2)
+    monkeypatch.setattr("bpc.data.own.MOST_BYTES", 50_000)
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: pytest.fail("unpacked"))
+    with pytest.raises(DataError, match="when unpacked"):
+        load_dataset(str(path))
+
+
 def test_names_that_are_neither(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Unknown dataset 'cifar11'.*'cifar10'.*your own data"):
         load_dataset("cifar11")
