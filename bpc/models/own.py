@@ -97,7 +97,9 @@ def _guarded(work: Callable[[], Any], path: Path, what: str) -> Any:
     except ConfigError as error:
         raise error if "--model" in str(error) else ConfigError(f"--model {path}: {error}") from error
     except BaseException as error:  # SystemExit as well: it would end this program with the user's exit code
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        here = str(path.resolve())
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if str(Path(frame.filename).resolve()) == here]
         number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         place = f"{path}, line {number}" if number else str(path)
         text = error.msg if isinstance(error, SyntaxError) else str(error)

@@ -110,3 +110,10 @@ def test_a_network_of_its_own_kind(tmp_path):
 def test_odd_file_names_are_no_part_of_a_path(tmp_path):
     network = make(tmp_path, PLAIN.format(act="Tanh"), name="my net..v2.py")
     assert network.name.startswith("my_net_v2-build-")
+
+
+def test_a_relative_file_s_line_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("x = 1\nimport not_there_at_all\n")
+    with pytest.raises(ConfigError, match=r"net\.py, line 2"):
+        build_network("net.py:build", SHAPE, 10)
