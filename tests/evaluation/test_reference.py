@@ -135,3 +135,16 @@ def test_small_data_are_sampled_without_noise():
     assert (small.sampler, small.batch) == ("hmc", 0)
     assert (large.sampler, large.batch) == ("sghmc", 128) and large.max_heat > 0
     assert reference_settings(SHORT, 1_297, sampler="sghmc").batch == 128
+
+
+def test_weights_that_were_deleted_are_sampled_again(net, digits, settings, tmp_path, capsys):
+    """Finished says nothing of files that are gone: the run that lost its weights is drawn again, to the same bits."""
+    reference = make(tmp_path / "r", net, digits, settings)
+    first, rows = reference.draws(0), (tmp_path / "r" / "rows.csv").read_text()
+    (tmp_path / "r" / "weights-0.safetensors").unlink()
+    other = (tmp_path / "r" / "weights-1.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert torch.equal(make(tmp_path / "r", net, digits, settings).draws(0), first)
+    assert "weights-0.safetensors is gone" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "r" / "weights-1.safetensors").stat().st_mtime_ns == other
+    assert (tmp_path / "r" / "rows.csv").read_text() == rows
