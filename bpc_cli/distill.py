@@ -148,11 +148,13 @@ def run_distill(args: Distill) -> Path:
     from bpc.distill_run import WORTH_ESTIMATING
     from bpc.presets import distill_preset
     from bpc.progress import plural, say
-    from bpc.runs import Run, default_out
+    from bpc.runs import Run, check_folder, default_out
     from bpc_cli.patience import ask_patience, learning_seconds, smaller_distill
     from bpc_cli.show import show_table
     from evaluation.compare import method_label
 
+    if args.where.out is not None:
+        check_folder(args.where.out)  # before experts are trained
     learning = args.learning
     preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
     plan = scoring_plan(args.scoring, args.exact, "hmc", ipcs=(args.ipc,), seed=args.data.seed)

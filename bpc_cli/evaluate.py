@@ -101,7 +101,9 @@ def run_evaluate(args: Evaluate) -> Path:
     )  # fmt: skip
     training = first.provenance.get("training", "")
     learned = f"{first.method} ipc {first.ipc} learned with {training}" if training else ""
-    scale = scale_note(setting, learned, *plan.notes())
+    others = sorted({c.dataset for c in coresets} - {setting.dataset.name})
+    elsewhere = f"coreset made for {' and '.join(others)}" if others else ""
+    scale = scale_note(setting, elsewhere, learned, *plan.notes())
     with Run(out, "evaluate", config, setting.device, seed=seed, resume=args.where.resume, scale=scale) as run:
         if run.done:
             say(f"{out} holds this run already, finished.")

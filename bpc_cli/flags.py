@@ -256,7 +256,7 @@ class ExpertFlags:
             select needs 1).""",
             "INT",
         ),
-        AtLeast(1),
+        Between(1, 10_000),
     ] = None
     epochs: Annotated[
         int | None,

@@ -39,12 +39,14 @@ run.py select --method craig --ipc 10 --width 32 --epochs 8                by a 
 def run_select(args: Select) -> Path:
     """Choose, save, draw; returns the coreset's file."""
     from bpc.data import default_settings
-    from bpc.runs import Run, default_out
+    from bpc.runs import Run, check_folder, default_out
     from bpc.seeding import make_generator
     from bpc.selection import SELECTIONS, build_coreset, class_members, last_layer_gradients, select
     from bpc_cli.show import draw_coreset
     from evaluation.features import trained_features, trained_logits
 
+    if args.where.out is not None:
+        check_folder(args.where.out)  # before experts are trained
     looks_at = SELECTIONS.get(args.method).looks_at
     setting = prepare(args.data, args.network, args.where, args.experts.augment)
     dataset, labels, seed = setting.dataset, setting.dataset.train.labels.cpu(), args.data.seed

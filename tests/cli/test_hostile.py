@@ -49,6 +49,7 @@ HOSTILE = {
     "no such protocol": ([*FKL, "--protocol", "kim"], ["protocol 'kim'", "kim2022"]),
     "no such scale": (["reproduce", "kim2022-table1", "--scale", "tiny"], ["scale 'tiny'", "smoke"]),
     "no such study": (["study", "cubic"], ["study 'cubic'", "linear"]),
+    "experts beyond counting": ([*FKL, "--num-experts", "99999999999999"], ["--num-experts must be from 1 to"]),
     "no time": (["reproduce", "kim2022-table1", "--stop-after", "0"], ["--stop-after must be above 0"]),
     "resizing to nothing": (["experts", "--dataset", "photos@0"], ["photos@0"]),
     "a file that is a device": (["evaluate", "--dataset", "digits", "--coreset", "/dev/null"], ["/dev/null"]),
@@ -236,3 +237,36 @@ def test_experts_into_a_run_of_something_else(tmp_path, capsys):
     assert run.main(["experts", *DIGITS, "--num-experts", "1", "--epochs", "1", "--out", str(path)]) == 2
     assert "holds a run of distill, not experts" in capsys.readouterr().err
     assert sorted(p.name for p in path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", [FKL, [*HERDING, "--ipc", "1"]])
+def test_a_foreign_folder_is_refused_before_experts_are_trained(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "thesis.tex").write_text("mine")
+    assert run.main([*command, "--out", str(thesis)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "no run of ours" in error and len(error.splitlines()) == 1
+    assert [p.name for p in thesis.iterdir()] == ["thesis.tex"] and not (tmp_path / "runs").exists()
+
+
+def test_a_coreset_of_another_dataset_is_named(tmp_path, capsys):
+    """Equal shapes do not make equal data: the table says what the coreset was made for."""
+    from bpc.coreset import load_coreset
+
+    assert run.main(["select", *DIGITS, "--method", "random", "--ipc", "1", "--out", str(tmp_path / "s")]) == 0
+    load_coreset(tmp_path / "s").replace(dataset="letters").save(tmp_path / "c.safetensors")
+    short = ["--seeds", "1", "--test-images", "20", "--iterations", "3", "--burn-in", "1"]
+    arguments = [
+        "evaluate",
+        *DIGITS,
+        "--coreset",
+        str(tmp_path / "c.safetensors"),
+        *short,
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    capsys.readouterr()
+    assert run.main(arguments) == 0
+    assert "coreset made for letters" in " ".join(capsys.readouterr().out.split())
