@@ -52,7 +52,7 @@ class LearningFlags:
     ] = None
     inner_steps: Annotated[int | None, flag("SGD steps on the coreset (L_u).", "INT"), AtLeast(1)] = None
     expert_epochs: Annotated[
-        int | None, flag("Expert epochs from the start of a window to its end (L_x).", "INT"), AtLeast(0)
+        int | None, flag("Expert epochs from the start of a window to its end (L_x).", "INT"), AtLeast(1)
     ] = None
     student_lr: Annotated[
         float | None, flag("Inner step size (eta); where wasserstein's learned one starts.", "FLOAT"), Positive()

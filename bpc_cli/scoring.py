@@ -215,6 +215,8 @@ def scoring_plan(
     from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings, kim2022_settings
 
     if flags.protocol in EXACT_PROTOCOLS:
+        if exact.reference not in ("auto", "none"):
+            _check_reference(Path(exact.reference))
         given = ("leapfrog_steps", "step_size")
         changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
         own = ("chains", "warmup", "samples", "max_tree_depth", "prior", "mass", "pool_step")
@@ -243,6 +245,15 @@ def scoring_plan(
     if coresets > 1 and coresets != count:
         raise ConfigError(f"{coresets} coresets for {count} seeds: give one, or one for each.")
     return ScoringPlan(config, tuple(range(seed, seed + count)), flags, exact)
+
+
+def _check_reference(path: Path) -> None:
+    """Refuse a folder that cannot hold a reference, before anything is made."""
+    from bpc.runs import check_folder, read_run
+
+    check_folder(path)
+    if (path / "run.json").exists() and (job := read_run(path)["job"]) != "reference":
+        raise ConfigError(f"{path} holds a run of {job}, not a reference; choose another --reference folder.")
 
 
 def random_coresets(setting: Setting, ipc: int, seeds: Sequence[int], config_hash: str) -> list[Pseudocoreset]:

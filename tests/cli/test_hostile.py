@@ -50,6 +50,7 @@ HOSTILE = {
     "no such scale": (["reproduce", "kim2022-table1", "--scale", "tiny"], ["scale 'tiny'", "smoke"]),
     "no such study": (["study", "cubic"], ["study 'cubic'", "linear"]),
     "experts beyond counting": ([*FKL, "--num-experts", "99999999999999"], ["--num-experts must be from 1 to"]),
+    "a window of no epochs": ([*FKL, "--expert-epochs", "0"], ["--expert-epochs must be at least 1"]),
     "no time": (["reproduce", "kim2022-table1", "--stop-after", "0"], ["--stop-after must be above 0"]),
     "resizing to nothing": (["experts", "--dataset", "photos@0"], ["photos@0"]),
     "a file that is a device": (["evaluate", "--dataset", "digits", "--coreset", "/dev/null"], ["/dev/null"]),
@@ -270,3 +271,25 @@ def test_a_coreset_of_another_dataset_is_named(tmp_path, capsys):
     capsys.readouterr()
     assert run.main(arguments) == 0
     assert "coreset made for letters" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_reference_folder_of_something_else_is_refused_first(tmp_path, capsys):
+    """It used to leave a run.json in --out, which the next try was then refused for."""
+    assert run.main(["select", *DIGITS, "--method", "random", "--ipc", "1", "--out", str(tmp_path / "s")]) == 0
+    arguments = [
+        "evaluate",
+        *DIGITS,
+        "--coreset",
+        str(tmp_path / "s"),
+        "--protocol",
+        "exact",
+        "--out",
+        str(tmp_path / "e"),
+    ]
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("mine")
+    for folder, words in (("s", "holds a run of select, not a reference"), ("thesis", "no run of ours")):
+        capsys.readouterr()
+        assert run.main([*arguments, "--reference", str(tmp_path / folder)]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "e").exists()
