@@ -6,8 +6,10 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +110,8 @@ def parse(arguments: list[str]) -> tuple[Command, Any]:
     except SystemExit as stop:
         if stop.code:
             raise ConfigError(_parse_error(caught.getvalue(), prog, rest)) from None
-        print(shown.getvalue(), end="")
+        for line in shown.getvalue().splitlines():  # the description is not wrapped by tyro
+            print(line if not line[:1].isalpha() or line.startswith("usage") else _wrapped(line))
         if command.examples:
             print(f"\nExamples:\n{_indented(command.examples)}")
         raise
@@ -203,7 +206,24 @@ def _terminating() -> Iterator[None]:
 
 
 def _indented(text: str) -> str:
-    return "\n".join("  " + line for line in text.splitlines())
+    """Examples: what a command is for stands beside it where every line fits, else above it."""
+    lines = ["  " + line for line in text.splitlines()]
+    if max(map(len, lines)) <= shutil.get_terminal_size().columns:
+        return "\n".join(lines)
+    made: list[str] = []
+    block: list[str] = []
+    for line in text.splitlines():
+        command, _, note = line.strip().partition("   ")
+        block.append(("      " if block else "  ") + command)
+        if not command.endswith("\\"):
+            made += [f"  # {note.strip()}"] * bool(note.strip()) + block
+            block = []
+    return "\n".join(made + block)
+
+
+def _wrapped(text: str, indent: int = 0) -> str:
+    """A sentence in the width of the terminal, its later lines indented."""
+    return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=" " * indent)
 
 
 def _first_sentence(flags: type) -> str:
@@ -211,18 +231,18 @@ def _first_sentence(flags: type) -> str:
 
 
 def _print_overview() -> NoReturn:
-    lines = [f"usage: run.py COMMAND [OPTIONS]\n\n{DESCRIPTION}\n\nCommands:"]
+    lines = [f"usage: run.py COMMAND [OPTIONS]\n\n{_wrapped(DESCRIPTION)}\n\nCommands:"]
     every = {name: _first_sentence(command.flags) for name, command in COMMANDS.items()}
     every |= {name: f"{text} ({', '.join(commands)})" for name, (text, commands, _) in GROUPS.items()}
-    lines += [f"  {name:10s} {text}" for name, text in every.items()]
+    lines += [_wrapped(f"  {name:10s} {text}", 13) for name, text in every.items()]
     print("\n".join(lines) + f"\n\nFirst steps:\n{_indented(FIRST_STEPS)}")
     raise SystemExit(0)
 
 
 def _print_list(prog: str, description: str, commands: dict[str, Command], examples: str) -> NoReturn:
-    print(f"usage: {prog} COMMAND [OPTIONS]\n\n{description}\n\nCommands:")
+    print(f"usage: {prog} COMMAND [OPTIONS]\n\n{_wrapped(description)}\n\nCommands:")
     for name, command in commands.items():
-        print(f"  {name:10s} {_first_sentence(command.flags)}")
+        print(_wrapped(f"  {name:10s} {_first_sentence(command.flags)}", 13))
     print(f"\nExamples:\n{_indented(examples)}")
     raise SystemExit(0)
 

@@ -293,3 +293,12 @@ def test_a_reference_folder_of_something_else_is_refused_first(tmp_path, capsys)
         assert run.main([*arguments, "--reference", str(tmp_path / folder)]) == 2
         assert words in capsys.readouterr().err
         assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["distill"], ["evaluate"], ["reproduce"], ["vae"], ["ssl", "train"]])
+def test_help_fits_80_columns(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run.main([*command, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line.rstrip()) > 80 and "run.py" not in line] == []
+    assert any("run.py" in line for line in lines)
