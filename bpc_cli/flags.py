@@ -368,7 +368,7 @@ class ExactFlags:
             "INT",
         ),
         AtLeast(2),
-    ] = 10
+    ] = 20
     prior: Annotated[
         str,
         flag(

@@ -39,11 +39,13 @@ __all__ = [
     "save_inference",
     "score_exact",
     "warn_of_heat",
+    "warn_of_swaps",
     "write_result",
     "written_seeds",
 ]
 
 HEAT_MAX = 0.05  # excess temperature beyond which rows carry a warning
+SWAP_MIN = 0.1  # of neighbouring temperatures; the best use of gradients is at about a half
 REFERENCE_SEEDS = (0, 1)  # the reference, and another run of it: how far two samplings of one posterior differ
 
 
@@ -156,6 +158,7 @@ def write_result(
                 writer.write(_row(run, network.name, dataset.name, key, result.seed, metric, value, result.seconds))
     who = f"{key.method}, seed {result.seed}"
     warn_of_heat(values, who)
+    warn_of_swaps(values, who)
     if math.isnan(values["accuracy"]):
         say(f"A chain of {who} left the finite numbers; its rows say nan, and so will the mean over seeds.")
     if not found.mixed:
@@ -231,6 +234,17 @@ def _estimates(stats: Any) -> dict[str, float]:
         last = stats["log_evidence"].values[:, -1]
         found["log_evidence"] = float(np.logaddexp.reduce(last) - math.log(len(last)))
     return found
+
+
+def warn_of_swaps(values: Mapping[str, float], who: str) -> None:
+    """Say so when replicas of parallel tempering hardly meet: the row `swap_rate_min` is below `SWAP_MIN`, or nan."""
+    least = values.get("swap_rate_min", 1.0)
+    if not least >= SWAP_MIN:
+        say(
+            f"Temperatures of {who} hardly swap (least rate {least:.2g}): its chains are no better than HMC's and its log "
+            f"evidence is a guess. Use more than --levels {2 * math.ceil(values['communication_barrier'])}, and a longer "
+            "warm-up to place them."
+        )
 
 
 def warn_of_heat(values: Mapping[str, float], who: str) -> None:

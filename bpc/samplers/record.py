@@ -60,7 +60,7 @@ class ExactSettings:
     samples: int = 200
     leapfrog_steps: int = 20
     max_tree_depth: int = 8
-    levels: int = 10
+    levels: int = 20
     step_size: float = 0.02
     prior: str = "isotropic"
     prior_std: float = 0.1

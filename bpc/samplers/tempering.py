@@ -57,7 +57,7 @@ class TemperingConfig:
         target: acceptance probability that step sizes are adapted to.
     """
 
-    levels: int = 10
+    levels: int = 20
     step_size: float = 1e-2
     leapfrog_steps: int = 10
     jitter: float = 0.1

@@ -172,6 +172,15 @@ def test_evidence_and_swaps_are_those_of_the_last_draw():
     assert exact_run._estimates(plain["sample_stats"]) == {}
 
 
+@pytest.mark.parametrize("rate", [0.01, math.nan])
+def test_replicas_that_hardly_swap_are_told(capsys, rate):
+    exact_run.warn_of_swaps({"swap_rate_min": rate, "communication_barrier": 8.2}, "fkl, seed 0")
+    assert "--levels 18" in capsys.readouterr().err
+    exact_run.warn_of_swaps({"swap_rate_min": 0.4, "communication_barrier": 8.2}, "fkl, seed 0")
+    exact_run.warn_of_swaps({"accuracy": 0.5}, "fkl, seed 0")  # no tempering
+    assert capsys.readouterr().err == ""
+
+
 def test_the_reference_s_target_is_the_posterior_of_every_training_image(net, digits, tmp_path, monkeypatch):
     seen = []
 
