@@ -63,7 +63,12 @@ class Posterior:
 
     def value_and_gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """(k,) and (k, p), piece by piece."""
-        value, gradient = params_gradient(
+        value, gradient = self.likelihood_and_gradient(params)
+        return value + self.log_prior(params.detach()), gradient + self.prior_gradient(params)
+
+    def likelihood_and_gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted log likelihood (k,) nats and its gradient (k, p), without the prior, piece by piece; both detached."""
+        return params_gradient(
             self.log_likelihood,
             params,
             self.points,
@@ -72,11 +77,29 @@ class Posterior:
             each=self._per_chain,
             at_once=self.points_at_once,
         )
-        return value + self.log_prior(params.detach()), gradient + self.prior_gradient(params)
 
     def prior_gradient(self, params: Tensor) -> Tensor:
         """Gradient (k, p) of the log prior, detached."""
         return self.prior.gradient(params.detach())
+
+    def draw_prior(self, generators: ChainGenerators, *shape: int) -> Tensor:
+        """Draws from the prior, (k, *shape); the last axis is p."""
+        return self.prior.draw(generators.normal(*shape))
+
+    def repeated(self, times: int) -> Posterior:
+        """The density of k * times parameter vectors: those of chain i are rows i * times to (i + 1) * times - 1."""
+        if not self._per_chain or times == 1:
+            return self
+        weights = self.weights.repeat_interleave(times, 0) if self.weights.ndim == 2 else self.weights
+        return Posterior(
+            self.log_likelihood,
+            self.points.repeat_interleave(times, 0),
+            self.labels,
+            weights,
+            prior=self.prior,
+            per_chain=True,
+            points_at_once=self.points_at_once,
+        )
 
     def chain(self, i: int) -> Posterior:
         """The density of chain i alone, on (1, p)."""

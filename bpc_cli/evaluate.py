@@ -23,8 +23,8 @@ class Evaluate:
     sampler: Annotated[
         str,
         flag(
-            """hmc; asghmc, altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only); nuts and sghmc:
-            exact only.""",
+            """hmc; asghmc, altered SGHMC (the coreset is augmented anew for every gradient; kim2022 only); exact
+            only: nuts, sghmc, and for posteriors of several modes pt (parallel tempering) and smc.""",
             names("sampler"),
         ),
     ] = "hmc"

@@ -356,8 +356,19 @@ class ExactFlags:
         int, flag("Chains per seed; their predictive is pooled, and R-hat compares them.", "INT"), AtLeast(1)
     ] = 4
     warmup: Annotated[int, flag("Draws in which step size and mass are adapted; discarded.", "INT"), AtLeast(0)] = 200
-    samples: Annotated[int, flag("Draws kept of each chain.", "INT"), AtLeast(1)] = 200
+    samples: Annotated[int, flag("Draws kept of each chain; smc: particles of each population.", "INT"), AtLeast(1)] = (
+        200
+    )
     max_tree_depth: Annotated[int, flag("nuts: a draw costs up to 2^depth gradients.", "INT"), AtLeast(1)] = 8
+    levels: Annotated[
+        int,
+        flag(
+            """pt: temperatures from prior to posterior; a draw costs a trajectory at each. About twice the row
+            communication_barrier is right.""",
+            "INT",
+        ),
+        AtLeast(2),
+    ] = 20
     prior: Annotated[
         str,
         flag(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import ExactSettings, exact_plan
 
 __all__ = [
+    "ESTIMATES",
     "TRACKED",
     "ExactConfig",
     "ExactResult",
@@ -39,6 +40,7 @@ __all__ = [
     "spread",
 ]
 
+ESTIMATES = ("swap_rate_min", "barrier", "log_evidence")  # of the run so far; tempering and SMC make them
 TRACKED = 64  # test images whose predicted probability is traced draw by draw
 TRACKED_WEIGHTS = 64  # parameters likewise, evenly spaced
 
@@ -65,7 +67,7 @@ class ExactConfig:
 
     def record(self) -> dict[str, Any]:
         """What a configuration hash should cover."""
-        return {"protocol": self.protocol, "test_images": self.test_images, **asdict(self.settings)}
+        return {"protocol": self.protocol, "test_images": self.test_images, **self.settings.record()}
 
 
 class Traces(NamedTuple):
@@ -81,6 +83,10 @@ class Traces(NamedTuple):
     heat: Tensor  # (c, s), excess temperature of noisy gradients, as a fraction; nan where they have no noise
     cross_entropy: Tensor  # (c, s) nats per unit of weight, on the points that the posterior is conditioned on
     weight: Tensor  # (c, s, w), some of the parameters
+    # estimates from the run up to a draw, nan where the sampler makes none
+    swap_rate_min: Tensor  # (c, s), of the pair of neighbouring temperatures that swaps least, fraction
+    barrier: Tensor  # (c, s), communication barrier of parallel tempering
+    log_evidence: Tensor  # (c, s) nats
 
 
 class ExactResult(NamedTuple):
@@ -129,11 +135,12 @@ class _Recorder:
         self.halves = torch.zeros(k, 2, t, network.num_classes, dtype=torch.float64)
         self.traces["log_density"] = self.traces["log_density"].double()
         self.traces["energy"] = self.traces["energy"].double()
+        self.traces["log_evidence"] = self.traces["log_evidence"].double()
 
     def add(self, state: Any, info: Any) -> None:
         """A draw of one of our kernels."""
         found = {"accept_prob": info.accept_prob, "diverged": info.diverged}
-        for name in ("energy", "leapfrogs", "heat"):
+        for name in ("energy", "leapfrogs", "heat", *ESTIMATES):
             if hasattr(info, name):
                 found[name] = getattr(info, name)
         if hasattr(state, "step_size"):

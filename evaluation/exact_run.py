@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from bpc.progress import progress, say
 from bpc.runs import Run, device_name
 from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
 from evaluation.diagnostics import Diagnostics, diagnose, halves_apart, save_inference_data, to_inference_data
-from evaluation.exact_chains import ExactConfig, ExactResult, Traces, sample_exact
+from evaluation.exact_chains import ESTIMATES, ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
@@ -38,11 +39,13 @@ __all__ = [
     "save_inference",
     "score_exact",
     "warn_of_heat",
+    "warn_of_swaps",
     "write_result",
     "written_seeds",
 ]
 
 HEAT_MAX = 0.05  # excess temperature beyond which rows carry a warning
+SWAP_MIN = 0.1  # of neighbouring temperatures; the best use of gradients is at about a half
 REFERENCE_SEEDS = (0, 1)  # the reference, and another run of it: how far two samplings of one posterior differ
 
 
@@ -114,6 +117,7 @@ def inference_data(
         heat=recorded(traces.heat),
         cross_entropy=traces.cross_entropy,
         weights=traces.weight,
+        estimates={name: recorded(getattr(traces, name)) for name in ESTIMATES},
         attrs={
             "dataset": dataset.name,
             "architecture": network.name,
@@ -154,6 +158,7 @@ def write_result(
                 writer.write(_row(run, network.name, dataset.name, key, result.seed, metric, value, result.seconds))
     who = f"{key.method}, seed {result.seed}"
     warn_of_heat(values, who)
+    warn_of_swaps(values, who)
     if math.isnan(values["accuracy"]):
         say(f"A chain of {who} left the finite numbers; its rows say nan, and so will the mean over seeds.")
     if not found.mixed:
@@ -214,8 +219,32 @@ def diagnostic_rows(found: Diagnostics, data: az.InferenceData, halves: Tensor) 
         values["heat"] = float(stats["heat"].values.mean())
     values["conditioning_ce"] = float(stats["cross_entropy"].values.mean())
     values["tv_halves"], values["tv_halves_error"] = halves_apart(halves)
+    values.update(_estimates(stats))
     values["mixed"] = float(found.mixed)  # the last row of a posterior: it is finished
     return values
+
+
+def _estimates(stats: Any) -> dict[str, float]:
+    """Rows of what the last draw of every chain knows: the worst chain's swaps, and the log of the chains' mean evidence."""
+    found = {}
+    if "swap_rate_min" in stats:
+        found["swap_rate_min"] = float(stats["swap_rate_min"].values[:, -1].min())
+        found["communication_barrier"] = float(stats["barrier"].values[:, -1].mean())
+    if "log_evidence" in stats:
+        last = stats["log_evidence"].values[:, -1]
+        found["log_evidence"] = float(np.logaddexp.reduce(last) - math.log(len(last)))
+    return found
+
+
+def warn_of_swaps(values: Mapping[str, float], who: str) -> None:
+    """Say so when replicas of parallel tempering hardly meet: the row `swap_rate_min` is below `SWAP_MIN`, or nan."""
+    least = values.get("swap_rate_min", 1.0)
+    if not least >= SWAP_MIN:
+        say(
+            f"Temperatures of {who} hardly swap (least rate {least:.2g}): its chains are no better than HMC's and its log "
+            f"evidence is a guess. Use more than --levels {2 * math.ceil(values['communication_barrier'])}, and a longer "
+            "warm-up to place them."
+        )
 
 
 def warn_of_heat(values: Mapping[str, float], who: str) -> None:

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["as_array", "import_arviz", "load_inference_data", "save_inference_data", "to_inference_data"]
 
 Array = NDArray[np.float64]
-_UNITS = {"prediction": "probability of the label", "log_density": "nats", "lp": "nats", "energy": "nats"}
+_UNITS = {
+    "prediction": "probability of the label",
+    "log_density": "nats",
+    "lp": "nats",
+    "energy": "nats",
+    "log_evidence": "nats",
+}
 
 
 def to_inference_data(
@@ -42,6 +48,7 @@ def to_inference_data(
     heat: Tensor | Array | None = None,
     cross_entropy: Tensor | Array | None = None,
     weights: Tensor | Array | None = None,
+    estimates: Mapping[str, Tensor | Array | None] | None = None,
     images: Sequence[int] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> az.InferenceData:
@@ -56,6 +63,7 @@ def to_inference_data(
         heat: (c, s) excess temperature of noisy gradients, fraction.
         cross_entropy: (c, s) nats per unit of weight, on the points that the posterior is conditioned on.
         weights: (c, s, w) tracked parameters.
+        estimates: (c, s) each, by name: of something that is no draw, from the run up to a draw (log evidence, swap rate).
         step_size, tree_depth, n_gradients: (c, s), or (c,) where they do not change.
         images: (t,) indices of the tracked images in the test set; 0 to t - 1 otherwise.
         attrs: what the draws are of: method, dataset, sampler, protocol, seed, config_hash ...; anything but a number or a
@@ -86,6 +94,7 @@ def to_inference_data(
         "n_steps": n_gradients,
         "heat": heat,
         "cross_entropy": cross_entropy,
+        **(estimates or {}),
     }
     for name, values in given.items():
         if values is None:

@@ -91,6 +91,9 @@ METRICS: dict[str, MetricInfo] = {
     "conditioning_ce": MetricInfo("nats", False),
     "ebfmi": MetricInfo("ratio", True),
     "heat": MetricInfo("fraction", False),
+    "log_evidence": MetricInfo("nats", True),
+    "swap_rate_min": MetricInfo("fraction", True),
+    "communication_barrier": MetricInfo("rejections", False),
     "mixed": MetricInfo("0 or 1", True),
     # Of a VAE. The KL and the number of active units describe; neither is good or bad by itself.
     "nll_is": MetricInfo("nats", False),

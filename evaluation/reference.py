@@ -54,7 +54,7 @@ MOST_MOVES = 200  # of SGHMC between two gradients by all points
 def reference_settings(
     settings: ExactSettings, training_images: int, *, sampler: str = "auto", **changes: Any
 ) -> ExactSettings:
-    """How the full data's posterior is sampled, with the prior, mass and pooling of the coresets' evaluation.
+    """How the full data's posterior is sampled, with the prior, mass, pooling and levels of the coresets' evaluation.
 
     Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above
     it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a
@@ -64,12 +64,12 @@ def reference_settings(
     Args:
         settings: of the coresets' evaluation.
         training_images: N.
-        sampler: ``auto``, ``hmc``, ``nuts`` or ``sghmc``.
+        sampler: ``auto`` or one of `EXACT_SAMPLERS`.
         changes: to the defaults; None changes nothing.
     """
     if sampler == "auto":
         sampler = "hmc" if training_images <= FULL_BATCH else "sghmc"
-    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std")}
+    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std", "levels")}
     shared: dict[str, Any] = {**same, "step_size": 0.02}
     if sampler == "sghmc":
         batch = min(BATCH, training_images)
@@ -91,7 +91,7 @@ def reference_record(network: Network, dataset: Dataset, settings: ExactSettings
         "training_digest": dataset.train.digest,
         "normalisation": [list(dataset.mean), list(dataset.std)],
         "network": network.name,
-        **dataclasses.asdict(settings),
+        **settings.record(),
     }
 
 

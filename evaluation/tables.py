@@ -73,6 +73,9 @@ METRIC_COLUMNS = {
     "rhat_weights": _diagnostic("R-hat, weights"),
     "ebfmi": _diagnostic("E-BFMI"),
     "divergences": _diagnostic("Divergences", 0),
+    "swap_rate_min": _diagnostic("Least swap rate", 2),
+    "communication_barrier": _diagnostic("Barrier", 1),
+    "log_evidence": _diagnostic("Log evidence", 1),
 }
 _EXACT_ONLY = ("divergences",)  # the published protocols count none
 _UNMIXED = "†"

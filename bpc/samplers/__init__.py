@@ -37,6 +37,8 @@ from bpc.samplers.sghmc import (
     SGHMCState,
     sghmc,
 )
+from bpc.samplers.smc import SMCConfig, SMCInfo, SMCState, smc
+from bpc.samplers.tempering import TemperingConfig, TemperingInfo, TemperingState, parallel_tempering
 
 __all__ = [
     "BACKENDS",
@@ -67,6 +69,12 @@ __all__ = [
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",
+    "SMCConfig",
+    "SMCInfo",
+    "SMCState",
+    "TemperingConfig",
+    "TemperingInfo",
+    "TemperingState",
     "WarmupConfig",
     "asghmc",
     "dual_averaging_init",
@@ -76,8 +84,10 @@ __all__ = [
     "langevin",
     "leapfrog",
     "nuts",
+    "parallel_tempering",
     "run",
     "sghmc",
+    "smc",
     "state_from_tensors",
     "state_to_tensors",
     "value_and_grad",

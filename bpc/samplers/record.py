@@ -6,7 +6,7 @@ A sampler is registered once, in its own file: `EXACT_SAMPLERS` sample a posteri
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -34,14 +34,16 @@ class ExactSettings:
         backend: ``native``, or ``pyro`` / ``hamiltorch`` on the same density object.
         chains: for every seed; their predictive is pooled, and R-hat compares them.
         warmup: draws before the first that counts; HMC and NUTS adapt step size and mass in them.
-        samples: draws kept of each chain.
-        leapfrog_steps: per draw of HMC and SGHMC.
+        samples: draws kept of each chain; of SMC, the particles of each population (a chain is one).
+        leapfrog_steps: per draw of HMC and SGHMC, of each level of parallel tempering, per move of SMC.
         max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
-        step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC and NUTS, the step of
-            SGHMC.
+        levels: of parallel tempering: powers of the likelihood, 0 and 1 among them; a draw costs a trajectory for each above 0.
+        step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC, NUTS and parallel
+            tempering, the step of SGHMC; SMC finds its own.
         prior: one of `bpc.weight_prior.WEIGHT_PRIORS`; chains start from it.
         prior_std: its scale; the standard deviation of every parameter where it is isotropic.
-        mass: of HMC and NUTS: ``diagonal`` is adapted in warm-up, ``prior`` is the prior's precision and stays.
+        mass: of HMC and NUTS: ``diagonal`` is adapted in warm-up, ``prior`` is the prior's precision and stays. Parallel
+            tempering and SMC always have the prior's.
         pool_step: HMC and NUTS adapt one step size for all chains of a posterior.
         target: acceptance probability aimed at.
         friction: of SGHMC, per unit of time.
@@ -58,6 +60,7 @@ class ExactSettings:
     samples: int = 200
     leapfrog_steps: int = 20
     max_tree_depth: int = 8
+    levels: int = 20
     step_size: float = 0.02
     prior: str = "isotropic"
     prior_std: float = 0.1
@@ -87,6 +90,10 @@ class ExactSettings:
             )
         if min(self.chains, self.samples, self.leapfrog_steps, self.max_tree_depth, self.predictive_draws) < 1:
             raise ConfigError("The exact protocols need chains, samples, leapfrog steps and tree depth of at least 1.")
+        if self.levels < 2:
+            raise ConfigError(
+                f"Parallel tempering needs 2 levels or more, the prior and the target; got {self.levels}."
+            )
         if self.samples < 4:
             raise ConfigError(f"Diagnostics split every chain in two: keep at least 4 samples; got {self.samples}.")
         if min(self.warmup, self.batch, self.max_heat) < 0:
@@ -100,6 +107,10 @@ class ExactSettings:
     def label(self) -> str:
         """The sampler as rows name it: another backend's is marked."""
         return self.sampler if self.backend == "native" else f"{self.sampler}@{self.backend}"
+
+    def record(self) -> dict[str, Any]:
+        """What a configuration hash should cover: runs of other samplers have no levels, and keep their hashes."""
+        return {k: v for k, v in asdict(self).items() if k != "levels" or self.sampler == "pt"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,24 @@ def test_the_whole_job_and_a_kill(place):
     assert "Sampling the posterior of all" not in other.stderr
 
 
+@pytest.mark.parametrize(
+    ("sampler", "more"), [("pt", {"log_evidence", "swap_rate_min", "communication_barrier"}), ("smc", {"log_evidence"})]
+)
+def test_tempering_and_smc_write_what_only_they_know(here, coreset, tmp_path, sampler, more):
+    """Their evidence and swaps are rows and columns."""
+    command = ["evaluate", *NETWORK, *SHORT, "--coreset", coreset, "--protocol", "exact", "--no-beside-random"]
+    command += ["--reference", "none", "--levels", "3"]
+    code, said = here(*command, "--sampler", sampler, "--out", tmp_path / "a")
+    assert code == 0, said
+    found = {metric: float(value) for _, name, _, metric, value in rows(tmp_path / "a") if name == sampler}
+    assert more <= set(found)
+    assert found["log_evidence"] < 0
+    if sampler == "pt":
+        assert 0 < found["swap_rate_min"] < 1 and 0 < found["communication_barrier"] < 2
+    text = (tmp_path / "a" / "tables" / "comparison.md").read_text()
+    assert "Log evidence" in text and ("Least swap rate" in text) == (sampler == "pt")
+
+
 @pytest.mark.slow
 def test_the_memory_budget_changes_no_bit(here, tmp_path):
     """float32 sums in other pieces grow apart along a chain: 0.588 became 0.618 under the same hash."""
@@ -151,6 +169,8 @@ def test_corruptions_have_their_own_table(here, coreset, tmp_path):
         (["--protocol", "exact", "--backend", "pyro", "--sampler", "sghmc"], ["hmc or nuts"]),
         (["--protocol", "exact", "--chains", "0"], ["--chains", "at least 1"]),
         (["--protocol", "exact", "--samples", "2"], ["at least 4"]),
+        (["--protocol", "exact", "--sampler", "pt", "--levels", "1"], ["--levels", "at least 2"]),
+        (["--protocol", "exact", "--sampler", "smc", "--backend", "pyro"], ["hmc or nuts"]),
         (["--protocol", "exact", "--prior-std", "0"], ["--prior-std", "above 0"]),
         (["--protocol", "exact", "--prior-std", "nan"], ["finite"]),
         (["--protocol", "exact", "--prior", "flat"], ["'flat'", "fan-in, isotropic"]),

@@ -17,7 +17,7 @@ from evaluation.exact_chains import ExactConfig, chain_seeds, sample_exact
 from evaluation.fidelity import fidelity
 from evaluation.inputs import Inputs
 from evaluation.predictive import pick_images
-from evaluation.protocols import ExactSettings, exact_plan
+from evaluation.protocols import EXACT_SAMPLERS, ExactSettings, exact_plan
 
 
 @pytest.mark.parametrize("sampler", ["hmc", "nuts"])
@@ -36,7 +36,7 @@ def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
     torch.testing.assert_close(state.log_density, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
 def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, sampler, monkeypatch):
     """Predictive and traces against the samples themselves, caught on their way."""
     caught = []
@@ -97,7 +97,7 @@ def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
     assert len({*chain_seeds(5, 4), *chain_seeds(6, 4)}) == 8
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
 def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sampler):
     settings = config(sampler=sampler, max_tree_depth=3)
     (whole,) = sample_exact(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
@@ -161,3 +161,23 @@ def test_settings_that_make_no_sense():
         ExactSettings(samples=2)
     with pytest.raises(ConfigError, match="sghmc"):
         ExactSettings(sampler="sghmc", backend="pyro")
+
+
+def test_levels_belong_to_tempering_alone():
+    """Another sampler's runs keep their hash, whatever the levels."""
+    assert "levels" not in ExactSettings().record()
+    assert ExactSettings(levels=5).record() == ExactSettings().record()
+    assert ExactSettings(sampler="pt", levels=5).record() != ExactSettings(sampler="pt", levels=6).record()
+
+
+@pytest.mark.parametrize(("sampler", "cost"), [("pt", 2 * 2 + 1), ("smc", None)])
+def test_gradients_are_traced(net, digits, coreset, inputs, sampler, cost):
+    settings = config(sampler=sampler, levels=3)
+    (result,) = sample_exact(net, digits, [coreset], settings, seeds=[0], inputs=inputs[:1])
+    spent = result.traces.leapfrogs
+    if cost is None:  # a stage at least, and one gradient at the prior; the same for all particles of a population
+        assert (spent == spent[:, :1]).all() and (spent >= 1 + 2 * 2).all()
+    else:
+        assert (spent == cost).all()
+        assert EXACT_SAMPLERS.get(sampler).gradients(settings.settings) == cost
+    assert torch.isfinite(result.traces.log_evidence).all()

@@ -12,12 +12,13 @@ from bpc.data import Split
 from bpc.errors import ConfigError
 from bpc.files import load_tensors
 from bpc.seeding import make_generator
-from evaluation import exact_chains
+from evaluation import exact_chains, exact_run
 from evaluation.compare import beside_full_data, load_runs, summarise
 from evaluation.exact_chains import sample_exact
 from evaluation.exact_report import write_page
 from evaluation.exact_run import add_fidelity, score_exact
 from evaluation.fidelity import fidelity
+from evaluation.inference_data import to_inference_data
 from evaluation.inputs import Inputs, foreign, mixed_corruptions
 from evaluation.metrics import compute, empty_sums, update
 from evaluation.predictive import pick_images, predictive_tensors
@@ -147,6 +148,37 @@ def test_a_chain_that_diverges_is_seen_everywhere(net, digits, coreset, inputs, 
     text = to_markdown(summarise(load_runs([tmp_path / "run"])))
     assert "1 of 2 chains not finite" in text and "Random †" in text
     assert write_page(tmp_path / "run", None, title="test")
+
+
+def test_evidence_and_swaps_are_those_of_the_last_draw():
+    """The log of the chains' mean evidence, the worst chain's swaps; earlier draws knew less."""
+    g = torch.Generator().manual_seed(0)
+    last = {
+        "log_evidence": [-1000.0, -1000.0 + math.log(3.0)],
+        "swap_rate_min": [0.4, 0.2],
+        "barrier": [2.0, 3.0],
+    }
+    estimates = {name: torch.full((2, 8), 77.0, dtype=torch.float64) for name in last}
+    for name, values in last.items():
+        estimates[name][:, -1] = torch.tensor(values, dtype=torch.float64)
+    data = to_inference_data(
+        log_density=torch.randn(2, 8, generator=g), predictions=torch.rand(2, 8, 3, generator=g), estimates=estimates
+    )
+    found = exact_run._estimates(data["sample_stats"])
+    assert found == pytest.approx(
+        {"log_evidence": -1000.0 + math.log(2.0), "swap_rate_min": 0.2, "communication_barrier": 2.5}
+    )
+    plain = to_inference_data(log_density=torch.randn(2, 8), predictions=torch.rand(2, 8, 3))
+    assert exact_run._estimates(plain["sample_stats"]) == {}
+
+
+@pytest.mark.parametrize("rate", [0.01, math.nan])
+def test_replicas_that_hardly_swap_are_told(capsys, rate):
+    exact_run.warn_of_swaps({"swap_rate_min": rate, "communication_barrier": 8.2}, "fkl, seed 0")
+    assert "--levels 18" in capsys.readouterr().err
+    exact_run.warn_of_swaps({"swap_rate_min": 0.4, "communication_barrier": 8.2}, "fkl, seed 0")
+    exact_run.warn_of_swaps({"accuracy": 0.5}, "fkl, seed 0")  # no tempering
+    assert capsys.readouterr().err == ""
 
 
 def test_the_reference_s_target_is_the_posterior_of_every_training_image(net, digits, tmp_path, monkeypatch):

@@ -11,14 +11,18 @@ from bpc.samplers import (
     HMCConfig,
     LangevinConfig,
     NUTSConfig,
+    SMCConfig,
+    TemperingConfig,
     WarmupConfig,
     hmc,
     langevin,
     nuts,
+    parallel_tempering,
     run,
+    smc,
     warmed_up,
 )
-from bpc.seeding import ChainGenerators
+from bpc.seeding import SharedGenerator, make_generator
 from bpc.weight_prior import isotropic
 
 SIMULATIONS, POINTS, PRIOR_STD = 640, 6, 1.3
@@ -46,7 +50,7 @@ def p_values(make_kernel, *, prior_std=PRIOR_STD, thin=6, before=60):
         prior=isotropic(prior_std),
         per_chain=True,
     )
-    generators = ChainGenerators.from_seeds("cpu", range(SIMULATIONS), "sbc")
+    generators = SharedGenerator(make_generator("cpu", 0, "sbc"), SIMULATIONS)
     steps = before + thin * (RANKS - 1)
     chains = run(
         make_kernel(posterior), torch.zeros_like(theta), steps=steps, burn_in=before, thin=thin, generators=generators
@@ -61,14 +65,22 @@ def warm_hmc(p):
     return warmed_up(hmc(p, HMCConfig(leapfrog_steps=6, jitter=0.3)), p, WarmupConfig(warmup=60))
 
 
+def tempering(p):
+    return parallel_tempering(p, TemperingConfig(levels=3, leapfrog_steps=6, jitter=0.3, warmup=60))
+
+
 @pytest.mark.parametrize(
     "make_kernel",
     [
         warm_hmc,
         lambda p: warmed_up(nuts(p, NUTSConfig(max_tree_depth=5)), p, WarmupConfig(warmup=60)),
         lambda p: langevin(p, LangevinConfig(step_size=0.9, adjusted=True, steps=6)),
+        tempering,
+        lambda p: smc(
+            p, SMCConfig(particles=192, leapfrog_steps=6, jitter=0.3, warmup=60)
+        ),  # one of 6 particles is looked at
     ],
-    ids=["hmc", "nuts", "mala"],
+    ids=["hmc", "nuts", "mala", "pt", "smc"],
 )
 def test_ranks_are_uniform(make_kernel):
     assert p_values(make_kernel).min() > 1e-3

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from targets import TARGETS, NoisyDensity, Target
+from targets import TARGETS, NoisyDensity, Target, as_posterior
 
 from bpc.samplers import (
     ExactGradient,
@@ -13,12 +13,16 @@ from bpc.samplers import (
     LangevinConfig,
     NUTSConfig,
     SGHMCConfig,
+    SMCConfig,
+    TemperingConfig,
     WarmupConfig,
     hmc,
     langevin,
     nuts,
+    parallel_tempering,
     run,
     sghmc,
+    smc,
     warmed_up,
 )
 from bpc.seeding import ChainGenerators
@@ -66,6 +70,18 @@ SAMPLERS: dict[str, tuple[Callable[[Target], Kernel], int, int, float]] = {
     "sghmc, noisy gradients": (
         lambda t: sghmc(NoisyDensity(noisy(t)), SGHMCConfig(step_size=0.2 * t.step_size, friction=3.0, steps=30)),
         60, 80, 0.03,
+    ),
+    "parallel tempering": (
+        lambda t: parallel_tempering(
+            as_posterior(t), TemperingConfig(levels=3, leapfrog_steps=8, jitter=0.3, warmup=100)
+        ),
+        100, 120, 0.0,
+    ),
+    "smc": (
+        lambda t: smc(
+            as_posterior(t), SMCConfig(particles=120, leapfrog_steps=8, jitter=0.3, moves=4, warmup=30)
+        ),
+        30, 120, 0.03,  # populations of n particles have a bias of the order of 1 / n
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpc.likelihood import LinearRegression, LogisticRegression
+from bpc.likelihood import LinearRegression, LogisticRegression, LogLikelihood
 from bpc.posterior import Posterior
 from bpc.samplers import value_and_grad
 from bpc.seeding import ChainGenerators
@@ -100,6 +100,77 @@ def logistic_regression(prior_std: float = 1.5) -> Target:
     )
     start = _starts(torch.from_numpy(mean), torch.from_numpy(variance).sqrt())
     return Target("logistic regression", posterior, torch.from_numpy(mean), torch.from_numpy(variance), start, 0.3)
+
+
+def as_posterior(target: Target, prior_std: float = 3.0) -> Posterior:
+    """The same density as likelihood times prior, for samplers that go from one to the other."""
+
+    def log_likelihood(params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        return (target.log_density(params) + 0.5 * params.square().sum(1) / prior_std**2).unsqueeze(1)
+
+    return one_point(log_likelihood, prior_std)
+
+
+def one_point(log_likelihood: LogLikelihood, prior_std: float) -> Posterior:
+    """A posterior whose likelihood has one term."""
+    point = torch.zeros(1, 1, dtype=torch.float64)
+    return Posterior(
+        log_likelihood, point, torch.zeros(1, dtype=torch.long), point[0] + 1.0, prior=isotropic(prior_std)
+    )
+
+
+class Mixture(NamedTuple):
+    posterior: Posterior
+    weights: Tensor  # of the posterior's modes; the first coordinate is negative in the first mode
+    log_evidence: float
+
+
+def mixture(prior_std: float = 2.0, std: float = 0.3) -> Mixture:
+    """Likelihood 0.9 N(theta; a, std^2 I) + 0.1 N(theta; b, std^2 I) in two dimensions, prior N(0, prior_std^2 I): two modes more
+    than ten standard deviations apart, whose weights are the likelihood's times N(centre; 0, std^2 + prior_std^2)."""
+    centres = torch.tensor([[-2.8, -2.8], [1.2, 1.2]], dtype=torch.float64)
+    shares = torch.tensor([0.9, 0.1], dtype=torch.float64)
+
+    def log_normal(gap: Tensor, variance: float) -> Tensor:
+        return -0.5 * gap.square().sum(-1) / variance - math.log(2 * math.pi * variance)
+
+    def log_likelihood(params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+        return (shares.log() + log_normal(params.unsqueeze(1) - centres, std**2)).logsumexp(1, keepdim=True)
+
+    joint = shares.log() + log_normal(centres, std**2 + prior_std**2)
+    return Mixture(one_point(log_likelihood, prior_std), joint.softmax(0), float(joint.logsumexp(0)))
+
+
+def first_mode(draws):
+    """(k,): fraction of each chain in the mode on the left."""
+    return (draws[..., 0] < -0.8).double().mean(0)
+
+
+def conjugate(scale):
+    """Linear regression whose inputs differ in scale by `scale`: posterior widths do too. Mean, variance, log evidence."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(12, 3, generator=g, dtype=torch.float64) * torch.tensor(
+        [1.0, scale**0.5, scale], dtype=torch.float64
+    )
+    y = x.sum(1) * 0.3 + 0.5 * torch.randn(12, generator=g, dtype=torch.float64)
+    points, ones = torch.cat([x, y.unsqueeze(1)], 1), torch.ones(12, dtype=torch.float64)
+    posterior = Posterior(LinearRegression(0.5), points, torch.zeros(12, dtype=torch.long), ones, prior=isotropic(1.0))
+    covariance = torch.linalg.inv(x.T @ x / 0.25 + torch.eye(3, dtype=torch.float64))
+    marginal = torch.distributions.MultivariateNormal(torch.zeros_like(y), 0.25 * torch.eye(12) + x @ x.T)
+    return posterior, covariance @ x.T @ y / 0.25, covariance.diagonal(), float(marginal.log_prob(y))
+
+
+def per_chain(k):
+    """Chain i has points of its own."""
+    g = torch.Generator().manual_seed(5)
+    points = torch.randn(k, 6, 4, generator=g, dtype=torch.float64)
+    weights = torch.rand(k, 6, generator=g, dtype=torch.float64) + 0.5
+    labels = torch.zeros(6, dtype=torch.long)
+    return Posterior(LinearRegression(0.7), points, labels, weights, prior=isotropic(1.0), per_chain=True)
+
+
+def starts(k, p, std=2.0):
+    return std * torch.randn(k, p, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 TARGETS = {t.name: t for t in (correlated_gaussian(), funnel(), linear_regression(), logistic_regression())}
