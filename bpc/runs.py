@@ -190,10 +190,10 @@ class Run:
                     if json.dumps(self.config.get(key), sort_keys=True, default=str)
                     != json.dumps(record["config"].get(key), sort_keys=True, default=str)
                 )  # fmt: skip
-                raise ConfigError(
-                    f"{self.path} holds another run ({record['job']}, differing in {', '.join(differing) or 'the job'}); "
-                    "choose another --out."
-                )
+                what = f"{record['job']}, differing in {', '.join(differing)}" if record["job"] == self.job else (
+                    f"{record['job']}, not {self.job}"
+                )  # fmt: skip
+                raise ConfigError(f"{self.path} holds another run ({what}); choose another --out.")
             if resume:
                 self._earlier_seconds = record["wall_seconds"]
                 self._promised = set(record.get("outputs", []))

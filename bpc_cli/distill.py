@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from bpc.errors import ConfigError
 from bpc_cli.flags import (
     AtLeast,
     DataFlags,
@@ -84,6 +85,21 @@ class LearningFlags:
     )
     lr_weights: Annotated[float, flag("Step size of the weights.", "FLOAT"), AtLeast(0)] = 0.1
 
+    def check(self, divergence: str) -> None:
+        """Refuse options that the divergence would not look at: they would name another run of the same result.
+
+        Raises:
+            ConfigError: an option of other divergences.
+        """
+        from bpc.divergences import DIVERGENCES, REDUCTION
+
+        def takers(name: str) -> list[str]:
+            return [r.name for r in DIVERGENCES if name in {field.name for field in dataclasses.fields(r.config)}]
+
+        for name, given in (("diagonal", self.diagonal), ("reduction", self.reduction != REDUCTION)):
+            if given and divergence not in takers(name):
+                raise ConfigError(f"--{name} means nothing to {divergence}; it is for {', '.join(takers(name))}.")
+
     def preset_for(self, divergence: str, ipc: int, usual: str) -> DistillPreset:
         """The preset with what the flags change."""
         from bpc.divergences import DIVERGENCES
@@ -157,8 +173,10 @@ def run_distill(args: Distill) -> Path:
         check_folder(args.where.out)  # before experts are trained
     learning = args.learning
     preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
+    learning.check(args.divergence)
     plan = scoring_plan(args.scoring, args.exact, "hmc", ipcs=(args.ipc,), seed=args.data.seed)
     setting = prepare(args.data, args.network, args.where, args.experts.augment)
+    plan.check(setting)
     dataset = setting.dataset
     initial = initial_coreset(
         dataset,

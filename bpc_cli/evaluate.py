@@ -79,6 +79,7 @@ def run_evaluate(args: Evaluate) -> Path:
         backend=args.backend,
     )
     setting = prepare(args.data, args.network, args.where, args.augment)
+    plan.check(setting)
     for coreset in coresets:
         check_coreset(coreset, setting.dataset, setting.network)
     first = coresets[0]

@@ -165,12 +165,24 @@ def _run(arguments: list[str]) -> int:
         )
         _forget_output()
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("error: Out of memory; a smaller --memory-budget, --width or --ipc needs less.", file=sys.stderr)
+        return 2
     except TimeIsUp:
         return _stopped("time is up", 75)
     except Terminated:
         return _stopped("terminated", 143)
     except KeyboardInterrupt:
         return _stopped("stopped", 130)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's own, CUDA's (a RuntimeError), and that of torch's allocator on the CPU, which has no class of its own."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 def _stopped(word: str, code: int) -> int:

@@ -54,6 +54,18 @@ class ScoringPlan:
             record |= {name: getattr(self.exact, name) for name in names}
         return record
 
+    def check(self, setting: Setting) -> None:
+        """Refuse what the dataset has not.
+
+        Raises:
+            ConfigError: more test images than there are.
+        """
+        asked, there = self.flags.test_images, len(setting.dataset.test)
+        if asked > there:
+            raise ConfigError(
+                f"--test-images {asked:,} is more than the {there:,} that {setting.dataset.name} has; 0 is all."
+            )
+
     def notes(self) -> list[str]:
         """Where the scoring is not at full scale or not as published, for captions."""
         from bpc.weight_prior import WEIGHT_PRIORS

@@ -56,6 +56,8 @@ HOSTILE = {
     "a file that is a device": (["evaluate", "--dataset", "digits", "--coreset", "/dev/null"], ["/dev/null"]),
     "a folder as a coreset": (["evaluate", "--dataset", "digits", "--coreset", "/"], ["coreset.safetensors"]),
     "no runs": (["compare", "nowhere"], ["nowhere"]),
+    "more test images than there are": ([*FKL, "--test-images", "99999"], ["--test-images 99,999", "500"]),
+    "diagonal covariances of another divergence": ([*FKL, "--diagonal"], ["--diagonal", "wasserstein"]),
     "a device that is none": ([*FKL, "--device", "tpu"], ["tpu"]),
     "half a character": ([*FKL, "--out", "half\udcff"], ["'half\\udcff' is not UTF-8"]),
     "control characters": ([*FKL, "--augment", "crop\x1b[31m"], ["crop"]),
@@ -302,3 +304,27 @@ def test_help_fits_80_columns(command, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if len(line.rstrip()) > 80 and "run.py" not in line] == []
     assert any("run.py" in line for line in lines)
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    """Python's error and torch's, which has no class of its own; any other RuntimeError stays a bug that is seen."""
+    from bpc_cli import doctor, main
+
+    for error in (
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] ... can't allocate memory: you tried ..."),
+    ):
+
+        def fail(args, error=error):
+            raise error
+
+        monkeypatch.setitem(main.COMMANDS, "doctor", main.Command(doctor.Doctor, fail))
+        assert run.main(["doctor"]) == 2
+        assert capsys.readouterr().err.startswith("error: Out of memory")
+
+    def bug(args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(main.COMMANDS, "doctor", main.Command(doctor.Doctor, bug))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.main(["doctor"])
