@@ -27,7 +27,8 @@ kernel = sghmc(ExactGradient(lambda x: -0.5 * x.square().sum(1)), SGHMCConfig(st
 recorder = Mean()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run_chains(
-    ChainPlan(kernel, lambda noise: noise, 300, 0), recorder, seeds=[0], num_params=320_010, device=torch.device("cpu"), checkpoint=None,
+    ChainPlan(kernel, lambda noise: noise, 300, 0),
+    recorder, seeds=[0], num_params=320_010, device=torch.device("cpu"), checkpoint=None,
     checkpoint_seconds=1e9, config_hash="", report=lambda done, note: None,
 )
 assert recorder.count == 300
