@@ -21,7 +21,7 @@ class Demo:
 
 
 EXAMPLES = """\
-run.py demo                   about two minutes on two cores; everything goes to demo/
+run.py demo                   2 to 3.5 minutes on two cores; everything goes to demo/
 run.py reproduce demo --dry-run    the same job as a list of commands"""
 
 

@@ -27,7 +27,7 @@ __all__ = ["COMMANDS", "Command", "TimeIsUp", "call", "main", "parse"]
 
 DESCRIPTION = "Bayesian pseudocoresets: small synthetic datasets whose posterior stands in for the full data's."
 FIRST_STEPS = """\
-run.py demo                                    the whole job on digits, two minutes, no file needed
+run.py demo                                    the whole job on digits, minutes, no file needed
 run.py doctor                                  what is here, and what is missing
 run.py distill --divergence fkl --ipc 10       the job on CIFAR-10
 run.py COMMAND --help                          every flag of a command"""
