@@ -95,8 +95,8 @@ def run_gaussian_study(
     Returns:
         The tables, and the rows, one for each kind of weights, size, repeat and method: weights, size, repeat, method, steps,
         reverse_kl (nats), w2_squared, forward_kl (nats), predictive_tv (fraction), predictive_sym_kl (nats), total_weight, and
-        floor_<divergence>, the least that fixed weights allow (zero for learned ones). Method ``random`` is a random subset of the data, its weights 1 under ``ones`` and N / M
-        otherwise.
+        floor_<divergence>, the least that fixed weights allow (zero for learned ones). Method ``random`` is a random subset of
+        the data, its weights 1 under ``ones`` and N / M otherwise.
     """
     settings = settings or GaussianStudy()
     for kind in weights:

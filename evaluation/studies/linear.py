@@ -135,7 +135,8 @@ def run_linear_study(
     Returns:
         The tables, and the rows, one for each repeat, size and method: repeat, size, method, steps, reverse_kl, forward_kl,
         their floors (all nats), predictive_tv (fraction), predictive_sym_kl (nats) and total_weight. Methods: ``random``, the
-        subset with weights N / M that learning starts from; ``rkl``; and ``rkl-exact``, the same with the closed form's gradient, which shows what the estimate's noise costs.
+        subset with weights N / M that learning starts from; ``rkl``; and ``rkl-exact``, the same with the closed form's gradient,
+        which shows what the estimate's noise costs.
     """
     settings = settings or LinearStudy()
     if not sizes or repeats < 1:
