@@ -163,13 +163,6 @@ def test_settings_that_make_no_sense():
         ExactSettings(sampler="sghmc", backend="pyro")
 
 
-def test_levels_belong_to_tempering_alone():
-    """Another sampler's runs keep their hash, whatever the levels."""
-    assert "levels" not in ExactSettings().record()
-    assert ExactSettings(levels=5).record() == ExactSettings().record()
-    assert ExactSettings(sampler="pt", levels=5).record() != ExactSettings(sampler="pt", levels=6).record()
-
-
 @pytest.mark.parametrize(("sampler", "cost"), [("pt", 2 * 2 + 1), ("smc", None)])
 def test_gradients_are_traced(net, digits, coreset, inputs, sampler, cost):
     settings = config(sampler=sampler, levels=3)
