@@ -13,7 +13,6 @@ from bpc_cli.reference import reference_plan
 from bpc_cli.scoring import scoring_plan
 from evaluation.protocols import exact_posterior
 
-
 NO_FLAGS = ExactFlags()
 
 
