@@ -317,7 +317,8 @@ class ScoringFlags:
     protocol: Annotated[
         str,
         flag(
-            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. exact: textbook MCMC,
+            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. kim2022-default-init,
+            kim2022-scaled-default-init: the same, started from the network's usual initialisation. exact: textbook MCMC,
             several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
             coreset's weights scaled to sum to the number of training images.""",
             names("protocol"),
