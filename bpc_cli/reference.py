@@ -18,7 +18,7 @@ __all__ = ["MakeReference", "reference_folder", "reference_for", "reference_plan
 
 @dataclass(frozen=True, kw_only=True)
 class MakeReference:
-    """Sample the posterior of all training images twice and keep it: the reference of evaluate and distill."""
+    """Sample the posterior of all training images and keep it: the reference of evaluate and distill."""
 
     leapfrog_steps: Annotated[
         int | None,
@@ -93,6 +93,7 @@ def reference_for(
         setting.dataset,
         settings,
         device=setting.device,
+        runs=flags.reference_runs,
         checkpoint_seconds=place.checkpoint_seconds,
     )
 

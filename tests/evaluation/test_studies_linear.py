@@ -124,9 +124,18 @@ def test_linear_study(tmp_path):
     pictures = {f"{name}.{suffix}" for name in ("linear", "linear-contours") for suffix in ("png", "pdf")}
     assert {p.name for p in tmp_path.iterdir()} == {"linear.csv", "linear-steps.csv", "linear.md", *pictures}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "linear.csv"), table)
-    assert tables[0].headings == ["M", "Method", "KL(core‖full) (nats) ↓", "floor", "KL(full‖core) (nats) ↓", "floor"]
+    assert tables[0].headings == [
+        "M",
+        "Method",
+        "KL(core‖full) (nats) ↓",
+        "floor",
+        "KL(full‖core) (nats) ↓",
+        "floor",
+        "TV, predictive (fraction) ↓",
+        "Sym. KL, predictive (nats) ↓",
+    ]
     assert [len(block) for block in tables[0].blocks] == [3, 3]  # of one size each
-    for name in ("linear.png", "linear-contours.png"):
+    for name in ("linear.png", "linear-contours.png", "linear-predictive.png"):
         assert imread(tmp_path / name).std() > 0.05
 
 

@@ -1,13 +1,15 @@
 """A study of posteriors as its plan would leave it, with numbers from a formula in place of chains."""
 
+import dataclasses
 import math
 
+import pandas as pd
 import torch
 
 from bpc.coreset import Pseudocoreset
 from bpc.runs import Run
 from bpc.seeding import derive_seed, make_generator
-from evaluation.rows import PosteriorKey, Row, RowWriter
+from evaluation.rows import COLUMNS, PosteriorKey, Row
 
 QUALITY = {"random": 0.6, "herding": 0.45, "rkl": 0.5, "wasserstein": 0.38, "fkl": 0.35}
 EXPONENT, CEILING, CLASSES = 0.5, 0.015, 10
@@ -69,14 +71,22 @@ class StudyFolder:
         exact = protocol.startswith("exact")
         asked = {"protocol": protocol} | ({"prior": "isotropic", "prior_std": 1.0, **setting} if exact else {})
         config = {"coreset": [fingerprint(p) for p in paths], "method": method, "ipc": ipc, "evaluation": asked}
-        words = "-".join([method, *(["weights"] if learn_weights else []), str(ipc), protocol, *map(str, setting.values())])
+        words = "-".join(
+            [
+                method,
+                *(["weights"] if learn_weights else []),
+                str(ipc),
+                protocol,
+                *(f"{k}{v}" for k, v in setting.items()),
+            ]
+        )
         warmth = setting.get("temperature", 1.0) * setting.get("prior_std", 1.0)
         with Run(self.path / folder / words, "evaluate", config, self.device, scale="made up") as run:
-            rows = RowWriter(run.file("rows.csv"))
+            rows: list[Row] = []
 
             def write(key, seed, values):
                 for metric, value in values.items():
-                    rows.write(
+                    rows.append(
                         Row(run=run.path.name, config_hash=run.hash, dataset="digits", architecture="ConvNet", seed=seed,
                             metric=metric, value=value, seconds=1.0, device="CPU (1 thread)", **key._asdict())
                     )  # fmt: skip
@@ -94,7 +104,9 @@ class StudyFolder:
                 for seed in (0, 1):
                     again = fidelity_rows(CEILING, 0.002) if seed else {}
                     write(key, seed, {**metric_rows(0.02, 0.001), **again, **diagnostic_rows(True)})
-            rows.close()
+            table = pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=list(COLUMNS))
+            flags = table["higher_is_better"].map({True: "true", False: "false"})
+            table.assign(higher_is_better=flags).to_csv(run.file("rows.csv"), index=False, lineterminator="\n")
             run.record("done")
         return run.path
 
