@@ -10,7 +10,7 @@ import pandas as pd
 
 from bpc.files import write_text
 from evaluation.compare import load_runs, moments_of
-from evaluation.moments import Moments, moments
+from evaluation.moments import Moments, moments, spread_over
 from evaluation.plan import Target
 from evaluation.published import load_published
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_markdown
@@ -26,7 +26,8 @@ def tabulate(target: Target, out: Path) -> list[Table]:
 
     Returns:
         A table for each dataset, sampler and protocol, as in ``variants.md``. ``variants.csv`` has the columns setting, dataset,
-        sampler, protocol, metric, mean, std, n, n_nonfinite, mean_finite (`evaluation.moments`), published, published_std.
+        sampler, protocol, metric, mean, std, n, n_nonfinite, mean_finite (`evaluation.moments`), coresets, published,
+        published_std.
     """
     rows = variants(target, out)
     keys = ["dataset", "sampler", "protocol"]
@@ -50,6 +51,7 @@ def variants(target: Target, out: Path) -> pd.DataFrame:
                 continue
             record = {"setting": folder.name, "dataset": dataset, "sampler": sampler, "protocol": protocol}
             record |= {"metric": metric, **moments(group["value"])._asdict()}
+            record |= {"coresets": 0 if (group["coreset"] == "").any() else group["coreset"].nunique()}
             record |= {"published": math.nan, "published_std": math.nan}
             method, ipc = target.published.get(folder.name, ("", ""))
             # the published NLL is the variant by batches
@@ -82,8 +84,9 @@ def _variants_table(caption: str, part: pd.DataFrame) -> Table:
             if metric in printed:
                 cells.append(None if entry is None else Moments(entry["published"], entry["published_std"]))
         lines.append(TableRow(tuple(cells)))
-    chains = " to ".join(dict.fromkeys(f"{n:,}" for n in (part["n"].min(), part["n"].max())))
-    note = f"Mean ± standard deviation over {chains} chains (seeds) on one learned coreset each."
+    spreads = {spread_over(int(row["n"]), int(row["coresets"])) for _, row in part.iterrows()}
+    counts = " to ".join(dict.fromkeys(f"{n:,}" for n in (part["n"].min(), part["n"].max())))
+    note = f"Mean ± standard deviation over {' or '.join(sorted(spreads))} ({counts})."
     return Table(
         caption=caption,
         columns=tuple(columns),

@@ -55,8 +55,8 @@ def _prior_in(paper: str, name: str) -> str | None:
 def published(dataset: str, model: str, prior: str, likelihood: str) -> tuple[float, str] | None:
     """The printed NLL (or bits/dim) of this cell and which paper's, or None.
 
-    Squared error is Ai et al. (2021), Tables 1 and 4; Bernoulli and the discretised logistic are Tomczak and Welling (2018): Table 1,
-    and for priors that it has not Tables 2 and 3.
+    Squared error is Ai et al. (2021), Tables 1 and 4; Bernoulli and the discretised logistic are Tomczak and Welling (2018),
+    Table 1, and Tables 2 and 3 for the priors that Table 1 has not.
     """
     if likelihood == "mse":
         rows, (key, models) = _table("ai2021_bypevae.csv"), ("ai2021", _AI_MODELS)

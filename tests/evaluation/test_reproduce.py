@@ -55,6 +55,46 @@ def test_steps_that_go_on_in_one_folder_follow_each_other():
     assert plan_of(shared)[1].needs == (0,)  # two processes in one first phase would meet
 
 
+def test_a_row_of_kim2022_is_of_independent_coresets(tmp_path):
+    """As many as seeds, each learned with a seed of its own, and scored by one chain each in one command."""
+    for target, scale, count in (
+        ("kim2022-table1", "cpu", 5),
+        ("kim2022-table4", "smoke", 3),
+        ("kim2022-table7", "full", 5),
+    ):
+        steps = TARGETS[target].steps(scale, tmp_path, [])
+        scores = [step for step in steps if step.command[0] == "evaluate"]
+        assert scores
+        for step in scores:
+            made = [steps[i] for i in step.needs]
+            assert len(made) == count == int(step.command[step.command.index("--seeds") + 1])
+            assert [m.command[m.command.index("--seed") + 1] for m in made] == [str(seed) for seed in range(count)]
+            assert len({m.out for m in made}) == count
+
+
+def test_columns_without_augmentation_have_experts_of_their_own(tmp_path):
+    """A store of experts is for one augmentation, and Tables 5 and 7 are without."""
+    for target in ("kim2022-table1-plain", "kim2022-table5", "kim2022-table7"):
+        for step in TARGETS[target].steps("full", tmp_path, []):
+            if step.command[0] in ("experts", "distill", "select"):
+                assert step.command[step.command.index("--augment") + 1] == "none"
+                assert step.command[step.command.index("--experts") + 1].endswith("experts-plain")
+    for step in TARGETS["kim2022-table1"].steps("full", tmp_path, []):
+        assert "none" not in step.command and "experts-plain" not in " ".join(step.command)
+
+
+def test_every_posterior_is_measured_by_its_own_networks_reference(tmp_path):
+    steps = TARGETS["posterior-digits"].steps("full", tmp_path, [])
+    for step in [s for s in steps if s.command[0] == "evaluate"]:
+        needed = [steps[i] for i in step.needs]
+        assert sorted(s.command[0] for s in needed if s.command[0] != "reference") in (["select"] * 5, ["distill"] * 5)
+        (reference,) = (s for s in needed if s.command[0] == "reference")
+        width = step.command[step.command.index("--width") + 1]
+        assert all(s.command[s.command.index("--width") + 1] == width for s in needed)
+        assert reference.out == tmp_path / f"width-{width}" / "reference"
+    assert {s.command[s.command.index("--width") + 1] for s in steps if "--width" in s.command} == {"8", "32"}
+
+
 def test_unknown_names():
     with pytest.raises(ConfigError, match="kim2022-table1"):
         find_target("kim2022-table9")
