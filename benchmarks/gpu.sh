@@ -24,7 +24,7 @@ fi
 
 timeout "${CHECK_SECONDS:-200}" "$python" benchmarks/gpu_check.py --device cuda --out "$out" >"$out/gpu_check.log" 2>&1
 failures=$?
-grep -v "^PASS" "$out/gpu_check.log" | tail -40
+grep -E "^(FAIL|      [a-z_]+: |[0-9]+ passed|No CUDA graph)" "$out/gpu_check.log" | tail -60
 timeout "${SPEED_SECONDS:-150}" "$python" benchmarks/gpu_speed.py --device cuda --out "$out" --seconds "${MEASURE_SECONDS:-90}" --profile 2>&1 |
   tee "$out/gpu_speed.log"
 exit $failures
