@@ -134,7 +134,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
         gain_over_random: mean minus the mean of `random` at the same place (above 0 is better only where
             higher is), and `gain_se`, its standard error sqrt(std^2/n + std_random^2/n_random) (Welch); nan
             with one seed on either side.
-        published, published_std: under the protocols `kim2022` and `kim2022-scaled` only.
+        published, published_std: under the protocols of `KIM2022_PROTOCOLS` only.
         runs, seconds: how many runs and how much wall time it took (sum over distinct seeds); values: tuple,
             one per seed.
     """

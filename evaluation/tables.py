@@ -40,6 +40,7 @@ def _diagnostic(name: str, digits: int = 3) -> Column:
 METRIC_COLUMNS = {
     "accuracy": Column(name="Accuracy", short="Acc.", better="higher", ranked=True),
     "nll": Column(name="NLL", better="lower", ranked=True),
+    "nll_calibrated": Column(name="NLL, best temperature", short="NLL best T", better="lower", ranked=True),
     "nll_kim2022": Column(name="NLL (kim2022)", short="NLL kim2022", better="lower", ranked=True),
     "ece": Column(name="ECE", better="lower", ranked=True),
     "ece_kim2022": Column(name="ECE (kim2022)", short="ECE kim2022", better="lower", ranked=True),
@@ -57,7 +58,10 @@ METRIC_COLUMNS = {
     "aurc": Column(name="AURC", better="lower", ranked=True),
     "ood_auroc": Column(name="OOD AUROC", better="higher", ranked=True),
     "mce": Column(name="Mean corruption error", better="lower", ranked=True),
+    "temperature_calibrated": _diagnostic("Best temperature", 2),
     "conditioning_ce": _diagnostic("CE, own points"),
+    "conditioning_ce_start": _diagnostic("CE, own points, first sample", 2),
+    "conditioning_ce_end": _diagnostic("CE, own points, last sample", 2),
     "rhat_predictions_median": _diagnostic("R-hat, predictions (median)"),
     "rhat_predictions": _diagnostic("R-hat, predictions (95 %)"),
     "rhat_predictions_worst": _diagnostic("R-hat, predictions (worst)"),
@@ -230,8 +234,10 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) ->
         notes.append(
             "Published: Kim et al. (2022), Tables 1, 5, 6 and 7: ConvNet of width 128, 5,000 steps, 100 experts, ten seeds."
         )
-        if (part["protocol"] == "kim2022-scaled").any():
+        if part["protocol"].str.startswith("kim2022-scaled").any():
             notes.append("kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010).")
+        if part["protocol"].str.endswith("default-init").any():
+            notes.append("default-init: the chain starts from the network's usual initialisation, not from N(0, 0.1²).")
     if "agreement" in metrics:
         notes.append(
             "Agreement of predicted classes, total variation, half of Jeffreys' divergence (nats) and difference of predictive "
