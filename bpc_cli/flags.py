@@ -447,8 +447,8 @@ class PosteriorFlags:
     reference_runs: Annotated[
         int,
         flag(
-            """How often the reference is sampled. 2: the distance between its runs is the ceiling that a coreset can reach. 1 halves
-            the cost, for one point of many on a grid. It can be raised later.""",
+            """How often the reference is sampled. 2: the distance between its runs is the ceiling that a coreset can reach. 1
+            halves the cost, for one point of many on a grid. It can be raised later.""",
             "1|2",
         ),
         Between(1, 2),

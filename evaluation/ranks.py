@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -80,7 +81,16 @@ def rank_correlation(
         raise ConfigError(
             f"Rank correlation needs two lists of one length; got shapes {first.shape} and {second.shape}."
         )
-    names = [""] * len(first) if strata is None else list(map(str, strata))
+    names = (("",) * len(first)) if strata is None else tuple(map(str, strata))
+    return _correlate(tuple(first), tuple(second), names, seed, resamples)
+
+
+@functools.lru_cache(256)  # a table and a figure ask for the same ones
+def _correlate(
+    x: tuple[float, ...], y: tuple[float, ...], names: tuple[str, ...], seed: int, resamples: int
+) -> RankCorrelation:
+    """`rank_correlation` of checked lists."""
+    first, second = np.array(x), np.array(y)
     finite = np.isfinite(first) & np.isfinite(second)
     parts = [np.flatnonzero(finite & np.array([name == own for name in names])) for own in dict.fromkeys(names)]
     parts = [part for part in parts if len(part) >= LEAST]
