@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from bpc.augment import AugmentConfig, apply, draw
+from bpc.budget import exact_pairs_at_once
 from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS, ExactSettings, Kernel
 from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset, for_network
 from bpc.seeding import ChainGenerators
+from bpc.weight_prior import WEIGHT_PRIORS
 
 __all__ = [
     "BACKENDS",
@@ -39,6 +41,7 @@ __all__ = [
     "ChainPlan",
     "ExactSettings",
     "exact_plan",
+    "exact_posterior",
     "kim2022_plan",
     "kim2022_settings",
 ]
@@ -131,6 +134,35 @@ def kim2022_plan(
         settings.burn_in,
         own_start=usual if default_init else None,
         cross_entropy=torch.no_grad()(cross_entropy),
+    )
+
+
+def exact_posterior(
+    network: Network,
+    points: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    settings: ExactSettings,
+    *,
+    per_chain: bool = False,
+) -> Posterior:
+    """What the exact protocols sample: [prod_m p(u_m | theta)^{w_m} prior(theta)]^{1/T}.
+
+    To the power 1/T a weight w is w / T and a Gaussian of width s one of width s sqrt(T), its mean unchanged.
+
+    Args:
+        network, points, labels, weights, per_chain: as for `Posterior`.
+        settings: prior, its scale, and T.
+    """
+    prior = WEIGHT_PRIORS.get(settings.prior).build(network, settings.prior_std).tempered(settings.temperature)
+    return Posterior(
+        Classifier(network),
+        points,
+        labels,
+        weights if settings.temperature == 1 else weights / settings.temperature,
+        prior=prior,
+        per_chain=per_chain,
+        points_at_once=exact_pairs_at_once(network, points.device),
     )
 
 
