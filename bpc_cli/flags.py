@@ -369,6 +369,20 @@ class ExactFlags:
         ),
         AtLeast(2),
     ] = 20
+    cycle: Annotated[
+        int,
+        flag("csghmc: draws kept of each cycle; as many moves, hotter and with longer steps, go before them.", "INT"),
+        AtLeast(1),
+    ] = 20
+    superchain: Annotated[
+        int,
+        flag(
+            """Chains that start from one place, in groups: for many short chains (--chains 16 --superchain 4). Above 1 the
+            row nested_rhat_predictions compares the groups. 1 starts every chain from a draw of its own.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = 1
     prior: Annotated[
         str,
         flag(

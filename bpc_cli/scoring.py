@@ -231,7 +231,18 @@ def scoring_plan(
             _check_reference(Path(exact.reference))
         given = ("leapfrog_steps", "step_size")
         changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
-        own = ("chains", "warmup", "samples", "max_tree_depth", "levels", "prior", "mass", "pool_step")
+        own = (
+            "chains",
+            "warmup",
+            "samples",
+            "max_tree_depth",
+            "levels",
+            "cycle",
+            "superchain",
+            "prior",
+            "mass",
+            "pool_step",
+        )
         same = {name: getattr(exact, name) for name in own}
         scale = WEIGHT_PRIORS.get(exact.prior).scale if exact.prior_std is None else exact.prior_std
         settings = ExactSettings(sampler=sampler, backend=backend, prior_std=scale, **same, **changes)

@@ -69,7 +69,7 @@ def reference_settings(
     """
     if sampler == "auto":
         sampler = "hmc" if training_images <= FULL_BATCH else "sghmc"
-    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std", "levels")}
+    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std", "levels", "cycle")}
     shared: dict[str, Any] = {**same, "step_size": 0.02}
     if sampler == "sghmc":
         batch = min(BATCH, training_images)
