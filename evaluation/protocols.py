@@ -12,7 +12,6 @@ the number of training images: the posterior of a coreset that stands in for all
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,12 +19,11 @@ import torch
 from torch import Tensor
 
 from bpc.augment import AugmentConfig, apply, draw
-from bpc.errors import unknown_name
 from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS, ExactSettings, Kernel
-from bpc.samplers.kim2022_presets import REFERENCE_PARAMS, SamplingPreset
+from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset, for_network
 from bpc.seeding import ChainGenerators
 
 __all__ = [
@@ -41,7 +39,6 @@ __all__ = [
     "kim2022_settings",
 ]
 
-KIM2022_PROTOCOLS = ("kim2022", "kim2022-scaled")
 EXACT_PROTOCOLS = ("exact", "exact-scaled")
 
 
@@ -60,11 +57,8 @@ def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **c
     `changes` (None values are ignored) override the row; an altered row is no longer the published protocol, and the
     caller's caption has to say so.
     """
-    if protocol not in KIM2022_PROTOCOLS:
-        raise unknown_name("protocol", protocol, KIM2022_PROTOCOLS)
-    preset = KIM2022_SAMPLERS.get(sampler, hint="The kim2022 protocol has no other.").preset(ipc)
-    if protocol == "kim2022-scaled":
-        preset = dataclasses.replace(preset, penalty=preset.penalty * math.sqrt(num_params / REFERENCE_PARAMS))
+    record = KIM2022_SAMPLERS.get(sampler, hint="The kim2022 protocol has no other.")
+    preset = for_network(record.preset(ipc), protocol, num_params)
     changes = {k: v for k, v in changes.items() if v is not None}
     return dataclasses.replace(preset, **changes)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from bpc.errors import ConfigError, unknown_name
 
-__all__ = ["REFERENCE_PARAMS", "SamplingPreset", "sampling_preset"]
+__all__ = ["KIM2022_PROTOCOLS", "REFERENCE_PARAMS", "SamplingPreset", "for_network", "sampling_preset"]
 
+KIM2022_PROTOCOLS = ("kim2022", "kim2022-scaled")
 REFERENCE_PARAMS = 320_010  # the network that Table 3's penalty was chosen for
 
 
@@ -118,3 +120,17 @@ def sampling_preset(sampler: str, ipc: int) -> SamplingPreset:
     elif preset.note:
         notes.append(preset.note)
     return dataclasses.replace(preset, note=" ".join([*notes, _NOTES[sampler]]))
+
+
+def for_network(preset: SamplingPreset, protocol: str, num_params: int) -> SamplingPreset:
+    """The settings of a network of `num_params` parameters: ``kim2022`` leaves them, ``kim2022-scaled`` scales the penalty so that
+    the pull on each parameter is the published one.
+
+    Raises:
+        ConfigError: unknown protocol.
+    """
+    if protocol not in KIM2022_PROTOCOLS:
+        raise unknown_name("protocol", protocol, KIM2022_PROTOCOLS)
+    if protocol == "kim2022":
+        return preset
+    return dataclasses.replace(preset, penalty=preset.penalty * math.sqrt(num_params / REFERENCE_PARAMS))
