@@ -195,7 +195,7 @@ def diagnose(data: az.InferenceData) -> Diagnostics:
 
 
 def nested_rhat(values: Array, superchain: int) -> Array:
-    """Nested R-hat (Margossian et al. 2024, Definition 2.1): have chains forgotten where they started, however short they are?
+    """Have chains forgotten where they started, however short they are? Nested R-hat (Margossian et al. 2024).
 
     Classical R-hat of short chains is above 1 because the mean of each is noisy. Here chains start in groups, superchains, each
     from a place of its own; the mean of m of them is less noisy, and only what their common start leaves in it sets

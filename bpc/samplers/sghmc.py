@@ -113,7 +113,7 @@ class SGHMCConfig:
 
     @property
     def momentum_unit(self) -> float:
-        """s sqrt(T), the momentum's standard deviation where the width is 1."""
+        """Standard deviation s sqrt(T) of the momentum, where the width is 1."""
         return self.momentum_scale * self.temperature**0.5
 
 
