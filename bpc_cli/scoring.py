@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bpc.errors import ConfigError, unknown_name
 from bpc_cli.flags import ExactFlags, PlaceFlags, RunFlags, ScoringFlags
-from bpc_cli.setting import Setting, short_hash
+from bpc_cli.reference import reference_for, reference_plan, shared_settings
+from bpc_cli.setting import Setting
 
 if TYPE_CHECKING:
     from bpc.coreset import Pseudocoreset
@@ -58,8 +59,10 @@ class ScoringPlan:
         """Refuse what the dataset has not.
 
         Raises:
-            ConfigError: more test images than there are.
+            ConfigError: more test images than there are; settings of the reference that do not go together.
         """
+        if self.is_exact and self.exact.reference != "none":
+            reference_plan(self.exact, len(setting.dataset.train), self.flags.leapfrog_steps)
         asked, there = self.flags.test_images, len(setting.dataset.test)
         if asked > there:
             raise ConfigError(
@@ -76,7 +79,7 @@ class ScoringPlan:
             s = self.config.settings
             prior = WEIGHT_PRIORS.get(s.prior).words(s.prior_std)
             chains = f"{s.chains} chains of {s.samples} draws after {s.warmup} of warm-up, {prior}"
-            return [*notes, chains]
+            return [*notes, chains, *([f"temperature {s.temperature:g}"] if s.temperature != 1 else [])]
         changed = {k: v for k, v in self.config.overrides.items() if v is not None}
         if changed:
             notes.append("sampler settings changed: " + ", ".join(f"{k} {v}" for k, v in changed.items()))
@@ -123,14 +126,12 @@ class ScoringPlan:
     def _score_exactly(self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags) -> None:
         """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
         from bpc.progress import say
-        from bpc.runs import default_out
         from evaluation.compare import method_label
         from evaluation.exact_chains import ExactConfig
         from evaluation.exact_report import write_page
         from evaluation.exact_run import add_fidelity, score_exact
         from evaluation.inputs import Inputs, every_corruption, foreign, mixed_corruptions
         from evaluation.predictive import pick_images
-        from evaluation.reference import make_reference, reference_record, reference_settings
 
         config, exact = self.config, self.exact
         assert isinstance(config, ExactConfig)
@@ -148,23 +149,12 @@ class ScoringPlan:
         common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
         reference = None
         if exact.reference != "none":
-            settings = reference_settings(
-                config.settings,
-                len(dataset.train),
-                sampler=exact.reference_sampler,
-                warmup=exact.reference_warmup,
-                samples=exact.reference_samples,
-                leapfrog_steps=None if exact.reference_sampler == "sghmc" else self.flags.leapfrog_steps,
-            )
-            name = short_hash(reference_record(network, dataset, settings))
-            folder = default_out("reference", dataset.name, network.name, settings.label, name)
-            reference = make_reference(
-                folder if exact.reference == "auto" else Path(exact.reference),
-                network,
-                dataset,
-                settings,
-                device=device,
-                checkpoint_seconds=place.checkpoint_seconds,
+            reference = reference_for(
+                setting,
+                exact,
+                place,
+                leapfrog_steps=self.flags.leapfrog_steps,
+                path=None if exact.reference == "auto" else Path(exact.reference),
             )
         for group in groups:
             score_exact(
@@ -221,7 +211,6 @@ def scoring_plan(
     Raises:
         ConfigError: names that do not exist or do not go together, or settings that leave no draw.
     """
-    from bpc.weight_prior import WEIGHT_PRIORS
     from evaluation.exact_chains import ExactConfig
     from evaluation.kim2022_chains import Kim2022Config
     from evaluation.protocols import EXACT_PROTOCOLS, KIM2022_PROTOCOLS, ExactSettings, kim2022_settings
@@ -229,23 +218,18 @@ def scoring_plan(
     if flags.protocol in EXACT_PROTOCOLS:
         if exact.reference not in ("auto", "none"):
             _check_reference(Path(exact.reference))
-        given = ("leapfrog_steps", "step_size")
-        changes = {name: value for name in given if (value := getattr(flags, name)) is not None}
-        own = (
-            "chains",
-            "warmup",
-            "samples",
-            "max_tree_depth",
-            "levels",
-            "cycle",
-            "superchain",
-            "prior",
-            "mass",
-            "pool_step",
+        settings = ExactSettings.for_sampler(
+            sampler,
+            backend,
+            quick=exact.quick,
+            **shared_settings(exact),
+            mass=exact.mass,
+            pool_step=None if exact.pool_step else False,
+            warmup=exact.warmup,
+            samples=exact.samples,
+            leapfrog_steps=flags.leapfrog_steps,
+            step_size=flags.step_size,
         )
-        same = {name: getattr(exact, name) for name in own}
-        scale = WEIGHT_PRIORS.get(exact.prior).scale if exact.prior_std is None else exact.prior_std
-        settings = ExactSettings(sampler=sampler, backend=backend, prior_std=scale, **same, **changes)
         config: Kim2022Config | ExactConfig = ExactConfig(
             protocol=flags.protocol, settings=settings, test_images=flags.test_images
         )

@@ -18,7 +18,7 @@ from bpc.files import load_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
-from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
+from evaluation.calibration import aurc, calibrated_nll, ece_classwise, ece_equal_mass, ood_auroc
 from evaluation.diagnostics import Diagnostics, diagnose, halves_apart, save_inference_data, to_inference_data
 from evaluation.exact_chains import ESTIMATES, ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
@@ -177,6 +177,7 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     found: dict[str, Tensor] = compute(update(empty_sums(), probs, labels))
     found["ece_equal_mass"], found["ece_classwise"] = ece_equal_mass(probs, labels), ece_classwise(probs, labels)
     found["aurc"] = aurc(probs, labels)
+    found.update(calibrated_nll(probs, labels))
     if f"probs_{FOREIGN}" in pooled:
         found["ood_auroc"] = ood_auroc(probs, pooled[f"probs_{FOREIGN}"])
     errors = []

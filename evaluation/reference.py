@@ -16,19 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpc.budget import exact_pairs_at_once
 from bpc.data import Dataset
 from bpc.errors import FileFormatError
 from bpc.estimate import synchronise
 from bpc.files import load_own_tensors, save_tensors
-from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import ControlVariates, Posterior
 from bpc.progress import duration, progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
 from bpc.samplers import EXACT_SAMPLERS, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
-from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
 from evaluation.exact_run import (
@@ -40,7 +37,7 @@ from evaluation.exact_run import (
 )
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, chain_tensors, pick_images, predictive_tensors
-from evaluation.protocols import ExactSettings
+from evaluation.protocols import ExactSettings, exact_posterior
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
 __all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
@@ -52,35 +49,31 @@ MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
 def reference_settings(
-    settings: ExactSettings, training_images: int, *, sampler: str = "auto", **changes: Any
+    training_images: int, *, sampler: str = "auto", quick: bool = False, **changes: Any
 ) -> ExactSettings:
-    """How the full data's posterior is sampled, with the prior, mass, pooling and levels of the coresets' evaluation.
+    """How the full data's posterior is sampled.
 
-    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above
-    it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a
-    draw is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to leave 9 to 24 % of heat along
-    the stiffest direction, and 10 leapfrogs of HMC cost 3 times as much per draw; that is why small data get HMC.
+    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them, as long as for a coreset: no noise, a Metropolis test, N
+    points per gradient. Above it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat
+    (`bpc.samplers.sghmc`); a draw is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to
+    leave 9 to 24 % of heat along the stiffest direction; that is why small data get HMC.
 
     Args:
-        settings: of the coresets' evaluation.
         training_images: N.
         sampler: ``auto`` or one of `EXACT_SAMPLERS`.
-        changes: to the defaults; None changes nothing.
+        quick: a shorter run, see `ExactSettings.shorter`.
+        changes: to the defaults; None changes nothing, and neither do leapfrog steps, meant for HMC, where ``auto`` is SGHMC.
     """
+    minibatches = sampler == "sghmc" or (sampler == "auto" and training_images > FULL_BATCH)
+    if not minibatches:
+        return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
+    batch = min(BATCH, training_images)
+    moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
+    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
     if sampler == "auto":
-        sampler = "hmc" if training_images <= FULL_BATCH else "sghmc"
-    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std", "levels", "cycle")}
-    shared: dict[str, Any] = {**same, "step_size": 0.02}
-    if sampler == "sghmc":
-        batch = min(BATCH, training_images)
-        moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-        base = ExactSettings(
-            sampler=sampler, warmup=300, samples=400, leapfrog_steps=moves, friction=5.0, batch=batch, **shared
-        )
-    else:
-        shared |= {"mass": settings.mass, "pool_step": settings.pool_step}
-        base = ExactSettings(sampler=sampler, warmup=150, samples=200, leapfrog_steps=10, **shared)
-    return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+        changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(base.shorter() if quick else base, **changes)
 
 
 def reference_record(network: Network, dataset: Dataset, settings: ExactSettings) -> dict[str, Any]:
@@ -196,13 +189,12 @@ def make_reference(
             return reference
     with Run(path, "reference", config, device, seed=0) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
-        posterior = Posterior(
-            Classifier(network),
+        posterior = exact_posterior(
+            network,
             dataset.normalise(dataset.train.images),
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
-            prior=WEIGHT_PRIORS.get(settings.prior).build(network, settings.prior_std),
-            points_at_once=exact_pairs_at_once(network, device),
+            settings,
         )
         rows_path = run.file("rows.csv", promised=True)
         with RowWriter(rows_path):  # opening it mends a torn last line
@@ -237,7 +229,9 @@ def make_reference(
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
                     save_tensors(weights[seed], {"draws": result.draws}, {"config_hash": run.hash})
-                    data = inference_data(result.traces, reference.key, run, network, dataset, seed)
+                    data = inference_data(
+                        result.traces, reference.key, run, network, dataset, seed, settings.superchain
+                    )
                     save_inference(data, run, reference.key, seed)
                     found = diagnose(data)
                     _write(run, reference, seed, diagnostic_rows(found, data, result.halves), result.seconds)

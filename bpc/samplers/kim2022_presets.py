@@ -10,7 +10,7 @@ from bpc.errors import ConfigError, unknown_name
 
 __all__ = ["KIM2022_PROTOCOLS", "REFERENCE_PARAMS", "SamplingPreset", "for_network", "sampling_preset"]
 
-KIM2022_PROTOCOLS = ("kim2022", "kim2022-scaled")
+KIM2022_PROTOCOLS = ("kim2022", "kim2022-scaled", "kim2022-default-init", "kim2022-scaled-default-init")
 REFERENCE_PARAMS = 320_010  # the network that Table 3's penalty was chosen for
 
 
@@ -123,14 +123,14 @@ def sampling_preset(sampler: str, ipc: int) -> SamplingPreset:
 
 
 def for_network(preset: SamplingPreset, protocol: str, num_params: int) -> SamplingPreset:
-    """The settings of a network of `num_params` parameters: ``kim2022`` leaves them, ``kim2022-scaled`` scales the penalty so that
-    the pull on each parameter is the published one.
+    """The settings of a network of `num_params` parameters: ``kim2022`` leaves them, ``kim2022-scaled`` scales the penalty so
+    that the pull on each parameter is the published one. Another start (``-default-init``) changes no setting.
 
     Raises:
         ConfigError: unknown protocol.
     """
     if protocol not in KIM2022_PROTOCOLS:
         raise unknown_name("protocol", protocol, KIM2022_PROTOCOLS)
-    if protocol == "kim2022":
+    if not protocol.startswith("kim2022-scaled"):
         return preset
     return dataclasses.replace(preset, penalty=preset.penalty * math.sqrt(num_params / REFERENCE_PARAMS))
