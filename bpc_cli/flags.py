@@ -411,7 +411,7 @@ class PosteriorFlags:
         int | None,
         flag(
             f"""Chains that start from one place, in groups: for many short chains (--chains 16 --superchain 4). Above 1 the
-            row nested_rhat_predictions compares the groups. Default: {usual("superchain")}, every chain from a draw of its own.""",
+            row nested_rhat_predictions compares the groups. Default: {usual("superchain")}, no groups.""",
             "INT",
         ),
         AtLeast(1),
