@@ -34,12 +34,12 @@ class RankCorrelation(NamedTuple):
     """Of two measures on the same things.
 
     Attributes:
-        count: things with both numbers finite.
+        pairs: things with both numbers finite.
         spearman: correlation of ranks, -1 to 1.
         kendall: tau-b, concordant less discordant pairs as a fraction of those not tied.
     """
 
-    count: int
+    pairs: int
     spearman: Estimate
     kendall: Estimate
 
@@ -66,8 +66,8 @@ def rank_correlation(
 ) -> RankCorrelation:
     """Spearman's and Kendall's correlation of two measures, with intervals from resampled pairs.
 
-    A pair of which a number is not finite is left out, and `count` says so. Resampled pairs repeat and so tie, which draws the
-    interval a little towards zero for few pairs.
+    A pair of which a number is not finite is left out; `RankCorrelation.pairs` says how many are there. Resampled pairs repeat and
+    so tie, which draws the interval a little towards zero for few pairs.
 
     Args:
         x, y: (n,) each.

@@ -21,6 +21,7 @@ __all__ = [
     "LINES",
     "LOGARITHMIC",
     "MEASURES",
+    "SIZES",
     "any_unmixed",
     "draw_cell",
     "draw_line",
@@ -40,7 +41,8 @@ MEASURES = {
     "nll": "NLL (nats)",
     "ece": "ECE (fraction)",
 }
-LINES = {"N/M": "-", "1": ":", "learned, sum N": "--", "learned": "-."}
+LINES: dict[str, Any] = {"N/M": "-", "1": ":", "learned, sum N": "--", "learned": "-."}
+SIZES = {"N/M": 5.5, "1": 3.5, "learned, sum N": 5.5, "learned": 3.5}  # of marks: small ones are small totals of weight
 LOGARITHMIC = ("tv", "sym_kl")
 WIDE = 2.2  # decades of a logarithmic axis that has powers of ten alone
 LEGEND_COLUMN = 2.0  # inches
@@ -58,7 +60,7 @@ def draw_cell(axes: Axes, x: float, part: pd.DataFrame, metric: str, **style: An
     axes.errorbar(x, mean, spread, color=color, linewidth=0.8, capsize=2, zorder=2)
     axes.errorbar(x, mean, error, color=color, linewidth=2.8, zorder=2)
     face = "white" if cell.unmixed else color
-    axes.plot(x, mean, linestyle="", ms=5.5, color=color, mfc=face, marker=style["marker"], zorder=3)
+    axes.plot(x, mean, linestyle="", ms=style.get("size", 5.5), color=color, mfc=face, marker=style["marker"], zorder=3)
     if cell.unmixed:
         mark_unmixed(axes, (x, mean), color)
     return mean
@@ -70,12 +72,20 @@ def mark_unmixed(axes: Axes, place: tuple[float, float], color: str) -> None:
 
 
 def draw_line(
-    axes: Axes, frame: pd.DataFrame, over: str, metric: str, method: str, *, shift: float = 1.0, line: str = "-"
+    axes: Axes,
+    frame: pd.DataFrame,
+    over: str,
+    metric: str,
+    method: str,
+    *,
+    shift: float = 1.0,
+    line: str = "-",
+    size: float = 5.5,
 ) -> None:
     """A metric of one method against a column, on a logarithmic axis; `shift` multiplies x, so that bars do not hide bars."""
     look = style_of(method, [method])
     places = [(float(x) * shift, part) for x, part in frame.groupby(over, sort=True)]
-    means = [draw_cell(axes, x, part, metric, color=look.color, marker=look.marker) for x, part in places]
+    means = [draw_cell(axes, x, part, metric, color=look.color, marker=look.marker, size=size) for x, part in places]
     axes.plot([x for x, _ in places], means, line, color=look.color, linewidth=1.3, zorder=1)
 
 

@@ -15,6 +15,7 @@ from evaluation.posteriors.drawing import (
     LINES,
     LOGARITHMIC,
     MEASURES,
+    SIZES,
     any_unmixed,
     draw_line,
     legend_of,
@@ -50,7 +51,16 @@ def _fidelity(frame: pd.DataFrame, path: Path) -> list[Path]:
             ):
                 weights = weights_label(str(protocol), bool(learned))
                 drawn.add(weights)
-                draw_line(axes, part, "ipc", metric, str(method), shift=shifts[str(method)], line=LINES[weights])
+                draw_line(
+                    axes,
+                    part,
+                    "ipc",
+                    metric,
+                    str(method),
+                    shift=shifts[str(method)],
+                    line=LINES[weights],
+                    size=SIZES[weights],
+                )
             best = ceiling_of(posteriors, metric)
             if not math.isnan(best):
                 axes.axhline(best, color="black", linewidth=1, linestyle=(0, (4, 2)))
@@ -60,7 +70,11 @@ def _fidelity(frame: pd.DataFrame, path: Path) -> list[Path]:
             axes.set_ylabel(f"{MEASURES[measure]}, {PLACES[place]}", fontsize=SMALL)
             if row == len(places) - 1:
                 axes.set_xlabel("images per class", fontsize=SMALL)
-    more = [Line2D([], [], color=GREY, linestyle=LINES[w], label=f"weights {w}") for w in LINES if w in drawn]
+    more = [
+        Line2D([], [], color=GREY, linestyle=LINES[w], marker="o", ms=SIZES[w], label=f"weights {w}")
+        for w in LINES
+        if w in drawn
+    ]
     more.append(Line2D([], [], color="black", linestyle=(0, (4, 2)), label="two runs on the full data"))
     legend_of(figure, methods, more, unmixed=any_unmixed(mine))
     title_of(figure, FIDELITY_TITLE, posteriors)

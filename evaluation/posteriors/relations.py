@@ -129,7 +129,7 @@ def ranks_table(frame: pd.DataFrame) -> Table | None:
         cells = [f"{METRIC_COLUMNS[score].name}", f"{METRIC_COLUMNS[measure].name}"]
         for strata in (None, list(pairs["ipc"])):
             found = rank_correlation(x, y, strata=strata)
-            cells += [_bracketed(found.spearman), _bracketed(found.kendall), str(found.count)]
+            cells += [_bracketed(found.spearman), _bracketed(found.kendall), str(found.pairs)]
         lines.append(TableRow(tuple(cells)))
     keys = (Column(name="Published", key=True, left=True), Column(name="Exact", key=True, left=True))
     names = [f"{n}{place}" for place in ("", ", within ipc") for n in ("Spearman", "Kendall", "coresets")]

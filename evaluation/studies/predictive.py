@@ -149,7 +149,7 @@ def rank_table(rows: pd.DataFrame, columns: Mapping[str, str], *, what: str, see
             cells: list[str] = [title, column.name]
             for strata in (None, list(rows["size"])):
                 found = rank_correlation(rows[name], rows[measure], strata=strata, seed=seed)
-                cells += [_interval(found, "spearman"), _interval(found, "kendall"), str(found.count)]
+                cells += [_interval(found, "spearman"), _interval(found, "kendall"), str(found.pairs)]
             lines.append(TableRow(tuple(cells)))
     places = ("", ", within M")
     numbers = [Column(name=f"{n}{place}") for place in places for n in ("Spearman", "Kendall", "coresets")]

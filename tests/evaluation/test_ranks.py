@@ -28,7 +28,7 @@ def test_an_order_between_sizes_does_not_count_within_them():
     apart = rank_correlation(size + within, size - within, strata=list(size), resamples=50)
     assert together.spearman.value > 0.7
     assert apart.spearman.value == pytest.approx(-1) and apart.kendall.value == pytest.approx(-1)
-    assert apart.count == 24
+    assert apart.pairs == 24
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -45,7 +45,7 @@ def test_the_interval_covers_as_often_as_it_says():
 
 def test_what_is_not_finite_is_counted_out_and_too_little_is_nan():
     found = rank_correlation([1.0, 2.0, 3.0, math.nan], [1.0, 2.0, 3.0, 4.0], resamples=20)
-    assert found.count == 3 and found.spearman.value == 1.0
+    assert found.pairs == 3 and found.spearman.value == 1.0
     assert math.isnan(rank_correlation([1.0, 2.0], [1.0, 2.0]).spearman.value)
     assert math.isnan(rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], resamples=5).kendall.value)
     with pytest.raises(ConfigError, match="one length"):
