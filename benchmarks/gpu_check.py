@@ -447,7 +447,8 @@ def commands(device: torch.device) -> Iterator[Finding]:
         for sampler in ("hmc", "asghmc"):
             done = bpc([*evaluate, *published, "--sampler", sampler, "--out", f"{folder}/{sampler}"]) == 0
             yield f"evaluate kim2022 {sampler}", done, ""
-        chosen = ["select", *tiny, *experts, "--method", "herding", "--ipc", "1"]
+        one = ["--experts", f"{folder}/one", "--num-experts", "1", "--epochs", "2"]
+        chosen = ["select", *tiny, *one, "--method", "herding", "--ipc", "1"]
         yield "select", bpc([*chosen, "--out", f"{folder}/herding"]) == 0, ""
 
 

@@ -16,7 +16,7 @@ from bpc.errors import DataError
 from bpc.files import write_text
 from evaluation.compare import GroupKey, groups, method_label, moments_of
 from evaluation.diagnostics import EBFMI_MIN, ESS_MIN, RHAT_MAX
-from evaluation.moments import Moments
+from evaluation.moments import Moments, spread_over
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_latex, tables_to_markdown, unique_clauses
 
 __all__ = [
@@ -208,10 +208,22 @@ def _caption(key: GroupKey, part: pd.DataFrame, *, title: str, device: str | Non
     return (f"{title}: " if title else "") + "; ".join(text for text in where if text) + "."
 
 
+def _spread(part: pd.DataFrame) -> str:
+    """What the spread of each row is over: methods are named where it is not the same for all."""
+    several = part[(part["n"] > 1) & (part["method"] != "full")]
+    methods: dict[str, list[str]] = {}
+    for _, row in several.drop_duplicates(["method", "augment", "ipc", "n", "coresets"]).iterrows():
+        label = method_label(str(row["method"]), bool(row["augment"]))
+        methods.setdefault(spread_over(int(row["n"]), int(row["coresets"])), []).append(label)
+    if len(methods) <= 1:
+        return next(iter(methods), "seeds")
+    return "; over ".join(f"{what} ({', '.join(dict.fromkeys(names))})" for what, names in methods.items())
+
+
 def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) -> list[str]:
     notes = []
     if (part["n"] > 1).any():
-        spread = "Mean ± standard deviation over seeds"
+        spread = f"Mean ± standard deviation over {_spread(part)}"
         notes.append(f"{spread}; gain in accuracy ± its standard error (Welch)." if gain else f"{spread}.")
     if any(m.endswith("_kim2022") for m in metrics):
         notes.append(
