@@ -320,7 +320,7 @@ class ScoringFlags:
     protocol: Annotated[
         str,
         flag(
-            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. kim2022-default-init,
+            """kim2022: the published one. kim2022-scaled: its penalty and time scaled for small networks. kim2022-default-init,
             kim2022-scaled-default-init: the same, started from the network's usual initialisation. exact: textbook MCMC,
             several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
             coreset's weights scaled to sum to the number of training images.""",
@@ -339,7 +339,10 @@ class ScoringFlags:
     chains_at_once: Annotated[int, flag("Chains in one batch; 0 chooses by memory.", "INT"), AtLeast(0)] = 0
     iterations: Annotated[
         int | None,
-        flag("Sampler iterations, instead of Table 3's N (the row is then no longer the published protocol).", "INT"),
+        flag(
+            "Sampler iterations, instead of Table 3's N, and not scaled (the row is then no longer the published protocol).",
+            "INT",
+        ),
         AtLeast(1),
     ] = None
     burn_in: Annotated[int | None, flag("Iterations that are discarded, instead of Table 3's.", "INT"), AtLeast(0)] = (
@@ -400,6 +403,24 @@ class PosteriorFlags:
             "INT",
         ),
         AtLeast(2),
+    ] = None
+    cycle: Annotated[
+        int | None,
+        flag(
+            f"""csghmc: draws kept of each cycle; as many moves, hotter and with longer steps, go before them. Default:
+            {usual("cycle")}.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    superchain: Annotated[
+        int | None,
+        flag(
+            f"""Chains that start from one place, in groups: for many short chains (--chains 16 --superchain 4). Above 1 the
+            row nested_rhat_predictions compares the groups. Default: {usual("superchain")}, no groups.""",
+            "INT",
+        ),
+        AtLeast(1),
     ] = None
     prior: Annotated[
         str | None,

@@ -3,8 +3,9 @@
 `kim2022` is the published evaluation as its authors ran it (Algorithms 2 and 3, Table 3 of Kim et al. 2022); its potential is
 M (mean CE + lambda ||theta||_2) with the norm, not its square. The penalty was chosen for 320,010 parameters and drives a much
 smaller network to zero: `kim2022-scaled` multiplies lambda by sqrt(p / 320010), so that the pull on each parameter is the
-published one. The published chain starts from N(0, 0.1^2) for every parameter, a norm's gains included: `kim2022-default-init`
-and `kim2022-scaled-default-init` differ in that alone, they start from `Network.init`.
+published one, and iterations and burn-in by (320010 / p)^(1/4), so that a small network has fitted its points when it is
+sampled (`bpc.samplers.kim2022_presets.for_network`). The published chain starts from N(0, 0.1^2) for every parameter, a norm's
+gains included: `kim2022-default-init` and `kim2022-scaled-default-init` differ in that alone, they start from `Network.init`.
 
 `exact` samples sum_m w_m log p(u_m | theta) + log prior(theta) by textbook HMC or NUTS (or SGHMC,
 whose error shrinks with its step), several chains for every seed. `exact-scaled` is the same with the weights scaled to sum to N,
@@ -62,14 +63,17 @@ class ChainPlan(NamedTuple):
 
 
 def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **changes: Any) -> SamplingPreset:
-    """Table 3's row for `sampler` at `ipc`, with the penalty scaled under ``kim2022-scaled`` and its sibling.
+    """Table 3's row for `sampler` at `ipc`, with penalty and time scaled under ``kim2022-scaled`` and its sibling.
 
     `changes` (None values are ignored) override the row; an altered row is no longer the published protocol, and the
-    caller's caption has to say so.
+    caller's caption has to say so. Iterations or burn-in that are given are taken as given, and the other one as published.
     """
     record = KIM2022_SAMPLERS.get(sampler, hint="The kim2022 protocol has no other.")
-    preset = for_network(record.preset(ipc), protocol, num_params)
+    published = record.preset(ipc)
+    preset = for_network(published, protocol, num_params)
     changes = {k: v for k, v in changes.items() if v is not None}
+    if {"iterations", "burn_in"} & changes.keys():
+        changes = {"iterations": published.iterations, "burn_in": published.burn_in, **changes}
     return dataclasses.replace(preset, **changes)
 
 
@@ -163,6 +167,11 @@ def exact_posterior(
 
 
 def exact_plan(posterior: Posterior, settings: ExactSettings) -> ChainPlan:
-    """One of our own samplers on a posterior."""
+    """One of our own samplers on a posterior. Chains of a superchain lie side by side and start where its first one does."""
     kernel = EXACT_SAMPLERS.get(settings.sampler).kernel(posterior, settings)
-    return ChainPlan(kernel, posterior.prior.draw, settings.warmup + settings.samples, settings.warmup)
+    group = settings.superchain
+
+    def start(noise: Tensor) -> Tensor:
+        return posterior.prior.draw(noise if group == 1 else noise[::group].repeat_interleave(group, 0))
+
+    return ChainPlan(kernel, start, settings.warmup + settings.samples, settings.warmup)
