@@ -47,6 +47,7 @@ class Job:
 
     @property
     def ready(self) -> bool:
+        """Whether it may start."""
         return self.state == "waiting" and all(self._there(job) for job in self.needs)
 
     def _there(self, job: Job) -> bool:

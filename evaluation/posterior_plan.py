@@ -20,8 +20,8 @@ class PosteriorScale:
     """How much is done.
 
     Attributes:
-        networks: ConvNets as (width, blocks): (8, 1) has 1,386 parameters, (32, 2) is the demo's with 10,986. Experts, and so learned
-            coresets, are each network's own. Chains mix on both; on (8, 2), narrow and deep, HMC does not (docs/posteriors.md).
+        networks: ConvNets as (width, blocks): (8, 1) has 1,386 parameters, (32, 2) is the demo's with 10,986. Experts and learned
+            coresets are each network's own. Chains mix on both; on (8, 2), narrow and deep, HMC does not (docs/posteriors.md).
         ipcs: images per class.
         coresets: independent ones of each kind and size; one posterior each.
         sampling: flags of every posterior, the full data's too.
