@@ -134,6 +134,9 @@ MOST_SEED = 2**32 - 1  # what every generator here takes (numpy's and scikit-lea
 Seed = Annotated[int, flag(f"Every random number derives from it: 0 to {MOST_SEED}.", "INT"), Between(0, MOST_SEED)]
 
 
+Yes = Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")]
+
+
 def check_flags(args: Any) -> None:
     """Refuse numbers that no setting can mean: before anything is loaded or made.
 
@@ -196,7 +199,7 @@ class RunFlags(PlaceFlags):
         float | None,
         flag(
             """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result to
-            rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits.
+            rounding; exact scoring and its reference use pieces of one size whatever the budget, and give the same bits.
             Default: 0.5 on the CPU, where more is no faster, and half of the card on a GPU.""",
             "GIB",
         ),
@@ -302,7 +305,7 @@ class ExpertFlags:
             "OP_OP|none",
         ),
     ] = None
-    yes: Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")] = False
+    yes: Yes = False
 
 
 @dataclass(frozen=True, kw_only=True)

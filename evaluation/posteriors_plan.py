@@ -26,7 +26,8 @@ class StudyScale:
 
     Attributes:
         dataset: name.
-        widths: of the ConvNet; several have a folder and tables each.
+        networks: ConvNets as (width, blocks); several have a folder and tables each. (8, 1) has 1,386 parameters on digits, (32, 2)
+            10,986; chains mix on both (docs/posteriors.md).
         methods: selections and divergences.
         ipcs: images per class under weights N / M and by the published protocol.
         unit_ipcs: those with weights 1 as well.
@@ -42,7 +43,7 @@ class StudyScale:
     """
 
     dataset: str = "digits"
-    widths: tuple[int, ...] = (8,)
+    networks: tuple[tuple[int, int], ...] = ((8, 1),)
     methods: tuple[str, ...] = (*CHOSEN, "rkl", "wasserstein", "fkl")
     ipcs: tuple[int, ...] = (1, 2, 5, 10, 20)
     unit_ipcs: tuple[int, ...] = (1, 10)
@@ -61,6 +62,7 @@ class StudyScale:
 
 _CIFAR10 = StudyScale(
     dataset="cifar10",
+    networks=((8, 3),),
     methods=("random", "wasserstein", "fkl"),
     ipcs=(1, 10),
     weighted=(),
@@ -89,7 +91,7 @@ _SMOKE = StudyScale(
 DIGITS_SCALES = {
     "smoke": _SMOKE,
     "cpu": StudyScale(),
-    "full": StudyScale(widths=(8, 32), ipcs=(1, 2, 5, 10, 20, 50), grid_coresets=5, grid_sampling=()),
+    "full": StudyScale(networks=((8, 1), (32, 2)), ipcs=(1, 2, 5, 10, 20, 50), grid_coresets=5, grid_sampling=()),
 }
 CIFAR10_SCALES = {
     "smoke": replace(
@@ -113,12 +115,13 @@ class _Part:
 
     scale: StudyScale
     width: int
+    depth: int
     out: Path
     common: Command
 
     @property
     def network(self) -> Command:
-        return ["--dataset", self.scale.dataset, "--width", str(self.width), *self.common]
+        return ["--dataset", self.scale.dataset, "--width", str(self.width), "--depth", str(self.depth), *self.common]
 
     @property
     def experts(self) -> Command:
@@ -204,9 +207,9 @@ def _one_run(scale: StudyScale, flag: str, value: float) -> tuple[str, ...]:
 
 
 def _study(scale: StudyScale, out: Path, common: Command) -> Iterator[Command]:
-    for width in scale.widths:
-        where = out if len(scale.widths) == 1 else out / f"width-{width}"
-        yield from _Part(scale=scale, width=width, out=where, common=common).commands()
+    for width, depth in scale.networks:
+        where = out if len(scale.networks) == 1 else out / f"width-{width}-depth-{depth}"
+        yield from _Part(scale=scale, width=width, depth=depth, out=where, common=common).commands()
 
 
 POSTERIORS_TARGETS = {

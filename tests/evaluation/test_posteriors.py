@@ -171,7 +171,7 @@ def test_the_plan_is_made_of_commands_that_parse(name, scale, tmp_path):
     assert last.command[:2] == ("tabulate", "posteriors")
     scores = [i for i, step in enumerate(steps) if step.command[0] == "evaluate"]
     assert len(POSTERIORS_TARGETS[name].steps(scale, tmp_path, [])) == len(steps)
-    if not any(p.name == "width-8" for step in steps for path in step.writes for p in path.parents):
+    if not any(p.name == "width-8-depth-1" for step in steps for path in step.writes for p in path.parents):
         assert set(scores) <= set(last.needs)
     for i in scores:  # all coresets, and the reference where there is one
         needed = {steps[j].command[0] for j in steps[i].needs}
