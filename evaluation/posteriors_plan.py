@@ -26,8 +26,8 @@ class StudyScale:
 
     Attributes:
         dataset: name.
-        networks: ConvNets as (width, blocks); several have a folder and tables each. (8, 1) has 1,386 parameters on digits, (32, 2)
-            10,986; chains mix on both (docs/posteriors.md).
+        networks: ConvNets as (width, blocks); several have a folder and tables each. (8, 1) has 1,386 parameters on digits,
+            (32, 2) 10,986; chains mix on both (docs/posteriors.md).
         methods: selections and divergences.
         ipcs: images per class under weights N / M and by the published protocol.
         unit_ipcs: those with weights 1 as well.

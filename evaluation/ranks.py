@@ -66,8 +66,8 @@ def rank_correlation(
 ) -> RankCorrelation:
     """Spearman's and Kendall's correlation of two measures, with intervals from resampled pairs.
 
-    A pair of which a number is not finite is left out; `RankCorrelation.pairs` says how many are there. Resampled pairs repeat and
-    so tie, which draws the interval a little towards zero for few pairs.
+    A pair of which a number is not finite is left out; `RankCorrelation.pairs` says how many are there. Resampled pairs repeat,
+    and so tie, which draws the interval a little towards zero for few pairs.
 
     Args:
         x, y: (n,) each.
