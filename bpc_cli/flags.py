@@ -401,6 +401,24 @@ class PosteriorFlags:
         ),
         AtLeast(2),
     ] = None
+    cycle: Annotated[
+        int | None,
+        flag(
+            f"""csghmc: draws kept of each cycle; as many moves, hotter and with longer steps, go before them. Default:
+            {usual("cycle")}.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    superchain: Annotated[
+        int | None,
+        flag(
+            f"""Chains that start from one place, in groups: for many short chains (--chains 16 --superchain 4). Above 1 the
+            row nested_rhat_predictions compares the groups. Default: {usual("superchain")}, no groups.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
     prior: Annotated[
         str | None,
         flag(

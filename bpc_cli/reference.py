@@ -41,7 +41,7 @@ run.py evaluate --dataset digits --width 8 --coreset a/ --protocol exact-scaled 
 
 def shared_settings(flags: PosteriorFlags) -> dict[str, Any]:
     """What coresets and reference have in common; None is a default."""
-    own = ("chains", "max_tree_depth", "levels", "prior", "prior_std", "temperature")
+    own = ("chains", "superchain", "max_tree_depth", "levels", "cycle", "prior", "prior_std", "temperature")
     return {name: getattr(flags, name) for name in own}
 
 

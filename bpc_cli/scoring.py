@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpc.errors import ConfigError, unknown_name
+from bpc.errors import ConfigError, FolderBusy, unknown_name
 from bpc_cli.flags import ExactFlags, PlaceFlags, RunFlags, ScoringFlags
 from bpc_cli.reference import reference_for, reference_plan, shared_settings
 from bpc_cli.setting import Setting
@@ -147,15 +149,15 @@ class ScoringPlan:
         asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
         more = every_corruption(shifted, self.flags.corruption_images) if self.flags.corruptions else []
         common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
-        reference = None
-        if exact.reference != "none":
-            reference = reference_for(
-                setting,
-                exact,
-                place,
-                leapfrog_steps=self.flags.leapfrog_steps,
-                path=None if exact.reference == "auto" else Path(exact.reference),
-            )
+        reference, path, wanted = None, None, exact.reference != "none"
+        if exact.reference not in ("auto", "none"):
+            path = Path(exact.reference)
+        make = partial(reference_for, setting, exact, place, leapfrog_steps=self.flags.leapfrog_steps, path=path)
+        if wanted:
+            try:
+                reference = make()
+            except FolderBusy:
+                say("Another process samples the full data's posterior; the coresets' come first.")
         for group in groups:
             score_exact(
                 run,
@@ -167,6 +169,11 @@ class ScoringPlan:
                 inputs=[*common, *more],
                 checkpoint_seconds=place.checkpoint_seconds,
             )
+        while wanted and reference is None:
+            try:
+                reference = make()
+            except FolderBusy:
+                time.sleep(1.0)
         if reference is not None:
             add_fidelity(run, reference, common)
         title = f"{method_label(groups[0][0].method)} on {dataset.name}"

@@ -96,13 +96,13 @@ def score_exact(
             skip=done.__contains__,
             report=report.update,
         ):
-            write_result(run, network, dataset, key, result, inputs)
+            write_result(run, network, dataset, key, result, inputs, superchain=settings.superchain)
 
 
 def inference_data(
-    traces: Traces, key: PosteriorKey, run: Run, network: Network, dataset: Dataset, seed: int
+    traces: Traces, key: PosteriorKey, run: Run, network: Network, dataset: Dataset, seed: int, superchain: int = 1
 ) -> az.InferenceData:
-    """The traces of one posterior as ArviZ takes them."""
+    """The traces of one posterior as ArviZ takes them; `superchain` chains side by side started from one place."""
 
     def recorded(trace: Tensor) -> Tensor | None:
         return None if bool(trace.isnan().all()) else trace
@@ -124,6 +124,7 @@ def inference_data(
             "architecture": network.name,
             "seed": seed,
             "config_hash": run.hash,
+            **({"superchain": superchain} if superchain > 1 else {}),
             **key._asdict(),
         },
     )
@@ -136,13 +137,14 @@ def save_inference(data: az.InferenceData, run: Run, key: PosteriorKey, seed: in
 
 
 def write_result(
-    run: Run, network: Network, dataset: Dataset, key: PosteriorKey, result: ExactResult, inputs: Sequence[Inputs]
-) -> Diagnostics:
+    run: Run, network: Network, dataset: Dataset, key: PosteriorKey, result: ExactResult, inputs: Sequence[Inputs], *,
+    superchain: int = 1,
+) -> Diagnostics:  # fmt: skip
     """Rows, ``predictive-*.safetensors`` and ``inference-*.nc`` of one posterior; the predictive pools its chains.
 
     A chain that is not finite makes the pooled predictive, and with it every metric, nan: it is reported, never left out.
     """
-    data = inference_data(result.traces, key, run, network, dataset, result.seed)
+    data = inference_data(result.traces, key, run, network, dataset, result.seed, superchain)
     save_inference(data, run, key, result.seed)
     pooled = predictive_tensors(
         {name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs
@@ -219,6 +221,8 @@ def diagnostic_rows(found: Diagnostics, data: az.InferenceData, halves: Tensor) 
     stats: Any = data["sample_stats"]
     if "energy" not in stats:
         del values["ebfmi"]
+    if not math.isnan(found.nested_rhat_predictions):
+        values["nested_rhat_predictions"] = found.nested_rhat_predictions
     if "heat" in stats:
         values["heat"] = float(stats["heat"].values.mean())
     values["conditioning_ce"] = float(stats["cross_entropy"].values.mean())

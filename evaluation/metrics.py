@@ -86,6 +86,7 @@ METRICS: dict[str, MetricInfo] = {
     "rhat_predictions_median": MetricInfo("ratio", False),
     "rhat_predictions": MetricInfo("ratio", False),
     "rhat_predictions_worst": MetricInfo("ratio", False),
+    "nested_rhat_predictions": MetricInfo("ratio", False),
     "ess_bulk_predictions_median": MetricInfo("draws", True),
     "ess_bulk_predictions": MetricInfo("draws", True),
     "ess_bulk_predictions_worst": MetricInfo("draws", True),

@@ -34,7 +34,15 @@ class PosteriorScale:
 
 
 POSTERIOR_SCALES = {
-    "smoke": PosteriorScale(ipcs=(1,), coresets=2, sampling=("--quick",)),
+    # short of mixing by far: that every step runs and every table has its rows
+    "smoke": PosteriorScale(
+        ipcs=(1,),
+        coresets=2,
+        sampling=(
+            *("--quick", "--chains", "2", "--leapfrog-steps", "10"),
+            *("--reference-warmup", "10", "--reference-samples", "20"),
+        ),
+    ),
     "cpu": PosteriorScale(),
     "full": PosteriorScale(widths=(8, 32)),
 }

@@ -178,6 +178,11 @@ def exact_posterior(
 
 
 def exact_plan(posterior: Posterior, settings: ExactSettings) -> ChainPlan:
-    """One of our own samplers on a posterior."""
+    """One of our own samplers on a posterior. Chains of a superchain lie side by side and start where its first one does."""
     kernel = EXACT_SAMPLERS.get(settings.sampler).kernel(posterior, settings)
-    return ChainPlan(kernel, posterior.prior.draw, settings.warmup + settings.samples, settings.warmup)
+    group = settings.superchain
+
+    def start(noise: Tensor) -> Tensor:
+        return posterior.prior.draw(noise if group == 1 else noise[::group].repeat_interleave(group, 0))
+
+    return ChainPlan(kernel, start, settings.warmup + settings.samples, settings.warmup)

@@ -229,7 +229,9 @@ def make_reference(
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
                     save_tensors(weights[seed], {"draws": result.draws}, {"config_hash": run.hash})
-                    data = inference_data(result.traces, reference.key, run, network, dataset, seed)
+                    data = inference_data(
+                        result.traces, reference.key, run, network, dataset, seed, settings.superchain
+                    )
                     save_inference(data, run, reference.key, seed)
                     found = diagnose(data)
                     _write(run, reference, seed, diagnostic_rows(found, data, result.halves), result.seconds)

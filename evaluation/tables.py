@@ -65,6 +65,7 @@ METRIC_COLUMNS = {
     "rhat_predictions_median": _diagnostic("R-hat, predictions (median)"),
     "rhat_predictions": _diagnostic("R-hat, predictions (95 %)"),
     "rhat_predictions_worst": _diagnostic("R-hat, predictions (worst)"),
+    "nested_rhat_predictions": _diagnostic("Nested R-hat, predictions (95 %)"),
     "ess_bulk_predictions_median": _diagnostic("Bulk ESS (median)", 0),
     "ess_bulk_predictions": _diagnostic("Bulk ESS (95 %)", 0),
     "ess_bulk_predictions_worst": _diagnostic("Bulk ESS (worst)", 0),

@@ -39,9 +39,11 @@ class ExactSettings:
         samples: draws kept of each chain; of SMC, the particles of each population (a chain is one).
         leapfrog_steps: per draw of HMC and SGHMC, of each level of parallel tempering, per move of SMC.
         max_tree_depth: of NUTS; a draw costs up to 2^depth gradients.
+        superchain: chains that start from one draw of the prior; above 1, nested R-hat compares such groups.
         levels: of parallel tempering: powers of the likelihood, 0 and 1 among them; a draw costs a trajectory for each above 0.
+        cycle: of cyclical SGHMC: draws kept of each cycle; as many moves go before them.
         step_size: in units of the prior's standard deviation over the momentum's: the first guess of HMC, NUTS and parallel
-            tempering, the step of SGHMC; SMC finds its own.
+            tempering, the step of SGHMC, the largest of its cyclical form; SMC finds its own.
         prior: one of `bpc.weight_prior.WEIGHT_PRIORS`; chains start from it.
         prior_std: its scale; the standard deviation of every parameter where it is isotropic.
         temperature: T; what is sampled is the whole posterior to the power 1/T, prior and likelihood: below 1 it is cold.
@@ -49,8 +51,8 @@ class ExactSettings:
             tempering and SMC always have the prior's.
         pool_step: HMC and NUTS adapt one step size for all chains of a posterior.
         target: acceptance probability aimed at.
-        friction: of SGHMC, per unit of time.
-        batch: points per gradient of SGHMC; 0 is all.
+        friction: of SGHMC and its cyclical form, per unit of time.
+        batch: points per gradient of these two; 0 is all.
         max_heat: of SGHMC with a batch: the step shrinks in warm-up until the noise of the gradients heats the noisiest direction
             by less than this fraction; 0 keeps the step as it is, whatever its heat.
         predictive_draws: of each chain, evenly spaced, that enter the predictive; the diagnostics see every draw.
@@ -63,7 +65,9 @@ class ExactSettings:
     samples: int = 300
     leapfrog_steps: int = 100
     max_tree_depth: int = 8
+    superchain: int = 1
     levels: int = 20
+    cycle: int = 20
     step_size: float = 0.02
     prior: str = "isotropic"
     prior_std: float = 1.0
@@ -98,6 +102,14 @@ class ExactSettings:
             raise ConfigError(
                 f"Parallel tempering needs 2 levels or more, the prior and the target; got {self.levels}."
             )
+        if self.cycle < 1:
+            raise ConfigError(f"Cyclical SGHMC keeps 1 draw of a cycle or more; got {self.cycle}.")
+        if self.superchain < 1 or self.chains % self.superchain:
+            raise ConfigError(
+                f"{self.chains} chains do not divide into superchains of {self.superchain}; give a number that divides them."
+            )
+        if self.superchain > 1 and (self.sampler == "smc" or self.backend != "native"):
+            raise ConfigError("Superchains need chains that start from one place: a native sampler, and not smc.")
         if self.samples < LEAST_SAMPLES:
             raise ConfigError(
                 f"Diagnostics split every chain in two: keep at least {LEAST_SAMPLES} samples; got {self.samples}."
@@ -143,10 +155,15 @@ class ExactSettings:
         return self.sampler if self.backend == "native" else f"{self.sampler}@{self.backend}"
 
     def record(self) -> dict[str, Any]:
-        """What a configuration hash should cover. Levels are tempering's alone and temperature 1 is none: without them, other
-        runs keep their hashes.
+        """What a configuration hash should cover. What a run does not look at is left out, so that it keeps its hash: levels
+        and cycles of another sampler, superchains of one chain, temperature 1.
         """
-        idle = {"levels": self.sampler != "pt", "temperature": self.temperature == 1}
+        idle = {
+            "levels": self.sampler != "pt",
+            "cycle": self.sampler != "csghmc",
+            "superchain": self.superchain == 1,
+            "temperature": self.temperature == 1,
+        }
         return {name: value for name, value in asdict(self).items() if not idle.get(name)}
 
 

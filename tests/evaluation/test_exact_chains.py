@@ -36,7 +36,7 @@ def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
     torch.testing.assert_close(state.log_density, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, sampler, monkeypatch):
     """Predictive and traces against the samples themselves, caught on their way."""
     caught = []
@@ -97,7 +97,7 @@ def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
     assert len({*chain_seeds(5, 4), *chain_seeds(6, 4)}) == 8
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sampler):
     settings = config(sampler=sampler, max_tree_depth=3)
     (whole,) = sample_exact(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
