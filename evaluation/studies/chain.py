@@ -105,6 +105,7 @@ class _Step(NamedTuple):
     part: str
     name: str
     plan: ChainPlan
+    leapfrogs: int  # per draw
     length: float = math.nan  # of a published chain, in multiples of its own
 
 
@@ -156,21 +157,16 @@ def chain_rows(
         if step.name == CLAIMED:
             truth = probs.mean(0)
         frame = pd.DataFrame(
-            {k: v.cpu() for k, v in compute(update(empty_sums((len(probs),)), probs, split.labels)).items()}
+            {k: v.tolist() for k, v in compute(update(empty_sums((len(probs),)), probs, split.labels)).items()}
         )
         frame = frame.drop(columns="brier").assign(
-            tv=math.nan if reference is None else fidelity(probs, reference.to(probs)).tv.cpu(),
-            tv_claimed=math.nan if truth is None else fidelity(probs, truth).tv.cpu(),
+            tv=math.nan if reference is None else fidelity(probs, reference.to(probs)).tv.tolist(),
+            tv_claimed=math.nan if truth is None else fidelity(probs, truth).tv.tolist(),
             **recorder.of_all(),
-        )
-        per_draw = (
-            study.exact.leapfrog_steps
-            if math.isnan(step.length) and step.name in ("length", "weights", CLAIMED)
-            else published.leapfrog_steps
         )
         names = {
             "part": step.part, "step": step.name, "length": step.length, "iterations": step.plan.iterations,
-            "leapfrogs": step.plan.iterations * per_draw, "chain": range(study.chains),
+            "leapfrogs": step.plan.iterations * step.leapfrogs, "chain": range(study.chains),
         }  # fmt: skip
         found.append(frame.assign(**names))
     rows = pd.concat(found, ignore_index=True)
@@ -205,7 +201,8 @@ def _steps(
         "weights": exact_plan(full, exact),
     }
     for name in STEPS:
-        yield _Step(STAIRCASE, name, plans[name]._replace(cross_entropy=plan.cross_entropy))
+        per_draw = exact.leapfrog_steps if name in ("length", "weights") else published.leapfrog_steps
+        yield _Step(STAIRCASE, name, plans[name]._replace(cross_entropy=plan.cross_entropy), per_draw)
 
     # units in which the factor exp(-M lambda ||theta||) is about N(0, 1): in many dimensions its norm hardly varies
     width = math.sqrt(p) / (m * published.penalty) if published.penalty else exact.prior_std
@@ -224,12 +221,13 @@ def _steps(
             study.claimed_warmup,
             cross_entropy=plan.cross_entropy,
         ),
+        exact.leapfrog_steps,
     )
     for length in study.lengths:
         iterations = max(2, round(length * published.iterations))
         burn_in = min(round(length * published.burn_in), iterations - 1)
         longer = chain(dataclasses.replace(published, iterations=iterations, burn_in=burn_in))
-        yield _Step(LENGTH, f"published x {length:g}", longer, length)
+        yield _Step(LENGTH, f"published x {length:g}", longer, published.leapfrog_steps, length)
 
 
 class _Recorder:
