@@ -1,4 +1,4 @@
-"""The study of the published chain: every step changes what it says, the claimed density is the one claimed, and what is written."""
+"""The study of the published chain: every step changes what it says, and the claimed density is the one claimed."""
 
 import math
 
