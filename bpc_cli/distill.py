@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from bpc.errors import ConfigError
 from bpc_cli.flags import (
     AtLeast,
+    Between,
     DataFlags,
     ExactFlags,
     ExpertFlags,
@@ -25,7 +26,12 @@ from bpc_cli.scoring import ScoringPlan, scoring_plan
 from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
 
 if TYPE_CHECKING:
-    from bpc.divergences import LearnedCoreset
+    from collections.abc import Callable
+
+    import torch
+
+    from bpc.divergences import ExpertWindow, LearnedCoreset
+    from bpc.divergences.path_settings import PathSettings
     from bpc.presets import DistillPreset
     from bpc.runs import Run
     from expert_trajectories import TrajectoryStore
@@ -47,7 +53,29 @@ class LearningFlags:
     ] = None
     steps: Annotated[int | None, flag("Outer steps (K).", "INT"), AtLeast(1)] = None
     lr: Annotated[float | None, flag("Outer step size on the images (gamma).", "FLOAT"), Positive()] = None
-    momentum: Annotated[float | None, flag("Outer momentum.", "FLOAT"), AtLeast(0)] = None
+    momentum: Annotated[float | None, flag("Outer momentum; Adam's beta_1.", "FLOAT"), AtLeast(0)] = None
+    optimizer: Annotated[
+        str | None,
+        flag(
+            """The outer optimiser. sgd: as published, steps of about 1000 (10 on digits). adam: every pixel moves by about --lr a
+            step, so 0.01 to 0.1. Default: sgd (adam for rkl-path).""",
+            "sgd|adam",
+        ),
+    ] = None
+    ema: Annotated[
+        float | None,
+        flag(
+            """Keep the average of the iterates with this decay (0.95: the last 20 or so) instead of the last one: less of the
+            gradient's noise is left in the images. Default: 0, the last iterate.""",
+            "FRACTION",
+        ),
+        Between(0, 0.999999),
+    ] = None
+    clip: Annotated[
+        float | None,
+        flag("Shorten the images' gradient to this norm where it is longer. Default: 0, never.", "FLOAT"),
+        AtLeast(0),
+    ] = None
     max_start_epoch: Annotated[
         int | None, flag("Start epochs are drawn from 0 to this less one (T+).", "INT"), AtLeast(1)
     ] = None
@@ -73,7 +101,59 @@ class LearningFlags:
     sigma_expert: Annotated[
         float | None, flag("Of the experts' Gaussian alone (Sigma_x^1/2).", "FLOAT"), AtLeast(0)
     ] = None
-    real_batch: Annotated[int | None, flag("rkl: real images per step (B).", "INT"), AtLeast(1)] = None
+    real_batch: Annotated[int | None, flag("rkl, rkl-path: real images per step (B).", "INT"), AtLeast(1)] = None
+    path_protocol: Annotated[
+        str | None,
+        flag(
+            """rkl-path: the chain that is differentiated. Default: that of --protocol, so that the coreset is learned for the
+            chain that scores it.""",
+            "kim2022|kim2022-scaled|exact",
+        ),
+    ] = None
+    path_chains: Annotated[
+        int | None, flag("rkl-path: chains side by side, each from noise of its own.", "INT"), AtLeast(1)
+    ] = None
+    path_window: Annotated[
+        int | None,
+        flag(
+            """rkl-path: leapfrogs that are differentiated, back from a random end; 0 is the whole chain. A longer window sees
+            more of what a pixel does, costs more and is noisier.""",
+            "INT",
+        ),
+        AtLeast(0),
+    ] = None
+    path_first_end: Annotated[
+        int | None,
+        flag("rkl-path: the end is an iteration from this one on. Default: 0, those after burn-in.", "INT"),
+        AtLeast(0),
+    ] = None
+    path_late: Annotated[
+        int | None,
+        flag("rkl-path: ends of iterations that are scored together, the last one and those before.", "INT"),
+        AtLeast(1),
+    ] = None
+    path_objective: Annotated[
+        str | None,
+        flag(
+            """rkl-path: expected: E[log p(x | theta)], the reverse KL's. predictive: log E[p(x | theta)] over the --path-late
+            states of a chain, as scores are made.""",
+            "expected|predictive",
+        ),
+    ] = None
+    path_antithetic: Annotated[
+        bool | None, flag("rkl-path: chains in pairs of opposite noise. Default: no.")
+    ] = None
+    path_iterations: Annotated[
+        int | None, flag("rkl-path: iterations of the chain. Default: the protocol's.", "INT"), AtLeast(1)
+    ] = None
+    path_leapfrogs: Annotated[
+        int | None, flag("rkl-path: leapfrogs of an iteration. Default: the protocol's.", "INT"), AtLeast(1)
+    ] = None
+    path_step_size: Annotated[
+        float | None,
+        flag("rkl-path: leapfrog step; under exact in units of the prior's width. Default: the protocol's.", "FLOAT"),
+        Positive(),
+    ] = None
     init: Annotated[str, flag("Start from a random subset of the data, or from noise.", "real|noise")] = "real"
     diagonal: Annotated[bool, flag("wasserstein: diagonal covariances (Appendix C.1).")] = False
     reduction: Annotated[
@@ -99,9 +179,22 @@ class LearningFlags:
         for name, given in (("diagonal", self.diagonal), ("reduction", self.reduction != REDUCTION)):
             if given and divergence not in takers(name):
                 raise ConfigError(f"--{name} means nothing to {divergence}; it is for {', '.join(takers(name))}.")
+        if divergence not in takers("path"):
+            for field in dataclasses.fields(self):
+                if field.name.startswith("path_") and getattr(self, field.name) is not None:
+                    name = field.name.replace("_", "-")
+                    raise ConfigError(f"--{name} means nothing to {divergence}; it is for {', '.join(takers('path'))}.")
 
-    def preset_for(self, divergence: str, ipc: int, usual: str) -> DistillPreset:
-        """The preset with what the flags change."""
+    def preset_for(self, divergence: str, ipc: int, usual: str, protocol: str, prior_std: float) -> DistillPreset:
+        """The preset with what the flags change.
+
+        Args:
+            divergence: by name.
+            ipc: images per class.
+            usual: the preset where none is asked for.
+            protocol: that the coreset will be scored by.
+            prior_std: of that protocol, where it is exact.
+        """
         from bpc.divergences import DIVERGENCES
 
         record = DIVERGENCES.get(divergence)
@@ -121,8 +214,38 @@ class LearningFlags:
             "sigma_core": self.sigma if self.sigma_core is None else self.sigma_core,
             "sigma_expert": self.sigma if self.sigma_expert is None else self.sigma_expert,
             "real_batch": self.real_batch,
+            "optimizer": self.optimizer,
+            "ema": self.ema,
+            "clip": self.clip,
+            "path": None if preset.path is None else self._path(preset.path, protocol, prior_std),
         }
         return dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
+
+    def _path(self, path: PathSettings, protocol: str, prior_std: float) -> PathSettings:
+        """The flow with what the flags change, of the potential that scores."""
+        from bpc.divergences.path_settings import PATH_PROTOCOLS
+
+        sampling: dict[str, Any] = {
+            "iterations": self.path_iterations,
+            "leapfrog_steps": self.path_leapfrogs,
+            "step_size": self.path_step_size,
+        }
+        usual = protocol if protocol in PATH_PROTOCOLS else "exact"
+        changes: dict[str, Any] = {
+            "protocol": self.path_protocol or usual,
+            "chains": self.path_chains,
+            "window": self.path_window,
+            "first_end": self.path_first_end,
+            "late": self.path_late,
+            "objective": self.path_objective,
+            "antithetic": self.path_antithetic,
+        }
+        if changes["protocol"] == "exact":
+            sampling["init_scale"] = prior_std
+        if self.path_iterations is not None:
+            sampling["burn_in"] = min(path.sampling.burn_in, self.path_iterations - 1)
+        row = dataclasses.replace(path.sampling, **{k: v for k, v in sampling.items() if v is not None})
+        return dataclasses.replace(path, sampling=row, **{k: v for k, v in changes.items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,15 @@ from bpc.divergences.base import (
 )
 from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
-from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
+from bpc.divergences.path_settings import PathSettings
+from bpc.divergences.record import DIVERGENCES, OPTIMIZERS, DistillPreset, DivergenceRecord
 from bpc.divergences.reverse_kl import ReverseKL, ReverseKLConfig, reverse_kl_gradient
+from bpc.divergences.rkl_path import RKLPath, RKLPathConfig
 from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_gradient, wasserstein_loss
 
 __all__ = [
     "DIVERGENCES",
+    "OPTIMIZERS",
     "REDUCTION",
     "CoresetGradient",
     "DistillPreset",
@@ -28,6 +31,9 @@ __all__ = [
     "ForwardKL",
     "ForwardKLConfig",
     "LearnedCoreset",
+    "PathSettings",
+    "RKLPath",
+    "RKLPathConfig",
     "RealBatch",
     "Reduction",
     "ReverseKL",

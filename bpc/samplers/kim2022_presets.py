@@ -123,8 +123,8 @@ def sampling_preset(sampler: str, ipc: int) -> SamplingPreset:
 
 
 def for_network(preset: SamplingPreset, protocol: str, num_params: int) -> SamplingPreset:
-    """The settings of a network of `num_params` parameters: ``kim2022`` leaves them, ``kim2022-scaled`` scales the penalty so that
-    the pull on each parameter is the published one.
+    """The settings for a network of `num_params` parameters: ``kim2022`` leaves them, ``kim2022-scaled`` scales the penalty so
+    that the pull on each parameter is the published one.
 
     Raises:
         ConfigError: unknown protocol.
