@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from bpc_cli.flags import PlaceFlags, Positive, flag
+from bpc_cli.flags import AtLeast, PlaceFlags, Positive, flag
 
 __all__ = ["Reproduce", "Tabulate", "run_reproduce", "run_tabulate"]
 
@@ -32,6 +32,15 @@ class Reproduce(PlaceFlags):
         flag("Stop in time for a scheduler (exit code 75); the next call goes on from the checkpoint.", "SECONDS"),
         Positive(),
     ] = None
+    jobs: Annotated[
+        int,
+        flag(
+            """Steps at once, each a process with its share of the cores (or OMP_NUM_THREADS); what they say goes to logs/ in the
+            folder. 1: one after the other, here.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = 1
     dry_run: Annotated[bool, flag("Print the commands and run nothing.")] = False
 
 
@@ -39,6 +48,7 @@ EXAMPLES = """\
 run.py reproduce                                                  what there is
 run.py reproduce kim2022-table1                                   on digits, minutes
 run.py reproduce kim2022-table1 --scale full --stop-after 540     a GPU that is to be had for ten minutes at a time
+run.py reproduce posterior-digits --scale cpu --jobs 2            two steps at once, a core each
 run.py reproduce kim2022-fig6 --dry-run                           the commands"""
 
 
@@ -56,6 +66,7 @@ def run_reproduce(args: Reproduce) -> Path | None:
     import signal
 
     from bpc.runs import default_out
+    from bpc_cli.jobs import run_jobs
     from bpc_cli.main import TimeIsUp
     from bpc_cli.plan import run_plan
     from evaluation.reproduce import TARGETS, find_target
@@ -80,7 +91,10 @@ def run_reproduce(args: Reproduce) -> Path | None:
         signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, args.stop_after)
     try:
-        run_plan(steps)
+        if args.jobs > 1 and len(steps) > 1:
+            run_jobs(steps, args.jobs, out / "logs")
+        else:
+            run_plan(steps)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return steps[-1].out

@@ -19,7 +19,6 @@ from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import Inputs
 from evaluation.plots import plot_page
 from evaluation.plots.page import MOST_POSTERIORS
-from evaluation.predictive import predictive_tensors
 from evaluation.reference import Reference
 
 __all__ = ["write_page"]
@@ -42,10 +41,7 @@ def write_page(folder: Path, reference: Reference | None, *, title: str, inputs:
     labels = next(iter(found.values()))[0]["labels"]
     truth: list[dict[str, Tensor]] = []
     if reference is not None:
-        truth = [
-            predictive_tensors({i.name: reference.predictive(seed, i) for i in inputs}, inputs)
-            for seed in REFERENCE_SEEDS
-        ]
+        truth = [reference.tensors(seed, inputs) for seed in REFERENCE_SEEDS]
         found["full"] = truth
     probs, corrupted, measures = {}, {}, {}
     for method, seeds in found.items():

@@ -24,7 +24,8 @@ from evaluation.exact_chains import ESTIMATES, ExactConfig, ExactResult, Traces,
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import FOREIGN, Inputs
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
-from evaluation.predictive import predictive_tensors, save_predictive
+from evaluation.monte_carlo import MCSE, fidelity_errors, metric_errors
+from evaluation.predictive import chain_tensors, predictive_tensors, save_predictive
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
 if TYPE_CHECKING:
@@ -146,10 +147,12 @@ def write_result(
     pooled = predictive_tensors(
         {name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs
     )
-    save_predictive(run, dataset.name, key, result.seed, pooled)
+    chains = chain_tensors(result.probs, inputs)
+    save_predictive(run, dataset.name, key, result.seed, pooled | chains)
 
     found = diagnose(data)
-    values = {**_metrics(pooled), **diagnostic_rows(found, data, result.halves)}
+    errors = metric_errors(chains["chains"], pooled["labels"])
+    values = {**_metrics(pooled), **errors, **diagnostic_rows(found, data, result.halves)}
     with RowWriter(run.path / "rows.csv") as writer:
         rows = key.of(read_rows(run.path / "rows.csv"))
         there = set(rows.loc[rows["seed"] == result.seed, "metric"])
@@ -292,9 +295,7 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
     """
     network, dataset = reference.network.name, reference.dataset.name
     seeds = REFERENCE_SEEDS
-    truth, again = (
-        predictive_tensors({i.name: reference.predictive(seed, i) for i in inputs}, inputs) for seed in seeds
-    )
+    truth, again = (reference.tensors(seed, inputs) for seed in seeds)
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         there = set(zip(rows["method"], rows["sampler"], rows["protocol"], rows["seed"], rows["metric"], strict=True))
@@ -304,7 +305,8 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
                 writer.write(_row(run, network, dataset, key, seed, metric, value, 0.0))
 
         for seed, predictive in zip(seeds, (truth, again), strict=True):
-            for metric, value in {**_metrics(predictive), **reference.diagnostics(seed)}.items():
+            errors = metric_errors(predictive["chains"], predictive["labels"])
+            for metric, value in {**_metrics(predictive), **errors, **reference.diagnostics(seed)}.items():
                 add(reference.key, seed, metric, value)
         for path in sorted(run.path.glob("predictive-*.safetensors")):
             tensors, metadata = load_tensors(path, what="a saved predictive")
@@ -317,8 +319,9 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
 
 
 def _fidelity_rows(mine: dict[str, Tensor], truth: dict[str, Tensor], path: Path) -> Iterator[tuple[str, float]]:
-    for place, ending in (("", ""), ("_corrupted", "_corrupted")):
-        probs, labels = f"probs{place}", f"labels{place}"
+    """Each measure and, where the predictives of single chains are there, its Monte Carlo error."""
+    for place in ("", "_corrupted", f"_{FOREIGN}"):
+        probs, labels, chains = f"probs{place}", f"labels{place}", f"chains{place}"
         if probs not in truth or probs not in mine:
             continue
         if not torch.equal(mine[labels], truth[labels]):
@@ -326,4 +329,7 @@ def _fidelity_rows(mine: dict[str, Tensor], truth: dict[str, Tensor], path: Path
                 f"{path} and the reference were asked about different images; score it again with --no-resume."
             )
         for name, value in fidelity(mine[probs], truth[probs])._asdict().items():
-            yield f"{name}{ending}", float(value)
+            yield f"{name}{place}", float(value)
+        errors = fidelity_errors(mine[chains], truth[chains]) if chains in mine and chains in truth else None
+        for name, value in ({} if errors is None else errors._asdict()).items():
+            yield f"{name}{place}{MCSE}", float(value)

@@ -73,6 +73,10 @@ METRICS: dict[str, MetricInfo] = {
     "tv_corrupted": MetricInfo("fraction", False),
     "sym_kl_corrupted": MetricInfo("nats", False),
     "entropy_gap_corrupted": MetricInfo("nats", False),
+    "agreement_foreign": MetricInfo("fraction", True),
+    "tv_foreign": MetricInfo("fraction", False),
+    "sym_kl_foreign": MetricInfo("nats", False),
+    "entropy_gap_foreign": MetricInfo("nats", False),
     # Of all chains of one posterior together.
     "rhat_weights": MetricInfo("ratio", False),
     "rhat_log_density": MetricInfo("ratio", False),
@@ -105,6 +109,14 @@ METRICS: dict[str, MetricInfo] = {
     "knn_accuracy": MetricInfo("fraction", True),
     "test_error": MetricInfo("fraction", False),
     "mce": MetricInfo("fraction", False),
+}
+# Monte Carlo standard errors of pooled predictives (`evaluation.monte_carlo`)
+METRICS |= {
+    f"{name}_mcse": MetricInfo(METRICS[name].unit, False)
+    for name in (
+        *("accuracy", "nll", "ece", "brier"),
+        *(f"{m}{e}" for e in ("", "_corrupted", "_foreign") for m in ("agreement", "tv", "sym_kl", "entropy_gap")),
+    )
 }
 SCORED = (
     "accuracy",

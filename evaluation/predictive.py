@@ -18,7 +18,7 @@ from evaluation.rows import PosteriorKey
 if TYPE_CHECKING:
     from evaluation.inputs import Inputs
 
-__all__ = ["PREDICTIVE_FORMAT", "Predictive", "pick_images", "predictive_tensors", "save_predictive"]
+__all__ = ["PREDICTIVE_FORMAT", "Predictive", "chain_tensors", "pick_images", "predictive_tensors", "save_predictive"]
 
 PREDICTIVE_FORMAT = "bpc-predictive-1"
 TEST_BATCH = 500  # images per forward pass; changes memory, not the result
@@ -101,8 +101,18 @@ def predictive_tensors(probs: dict[str, Tensor], inputs: Sequence[Inputs]) -> di
     return tensors | {f"labels{ending}": i.split.labels.cpu().clone() for ending, i in named.items()}
 
 
+def chain_tensors(probs: dict[str, Tensor], inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+    """The predictives (c, n, y) of single chains under the names that a predictive's file has: ``chains``, ``chains_foreign``.
+
+    They are what Monte Carlo errors are computed from. Single corruptions (``fog-3``) are left out: 75 of them, and no error of
+    theirs is reported.
+    """
+    named = {f"_{i.name}" if place else "": i for place, i in enumerate(inputs) if "-" not in i.name}
+    return {f"chains{ending}": probs[i.name] for ending, i in named.items()}
+
+
 def save_predictive(run: Run, dataset: str, key: PosteriorKey, seed: int, tensors: dict[str, Tensor]) -> None:
-    """Write ``predictive-*.safetensors`` in the run's folder: `tensors` with the names of `predictive_tensors`."""
+    """Write ``predictive-*.safetensors`` in the run's folder: `tensors` as `predictive_tensors` and `chain_tensors` name them."""
     about = {"dataset": dataset, **{name: str(value) for name, value in key._asdict().items()}}
     save_tensors(
         run.file(f"predictive-{key.method}-{key.sampler}-{key.protocol}-{seed}.safetensors"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from evaluation.exact_run import (
     warn_of_heat,
 )
 from evaluation.inputs import Inputs
-from evaluation.predictive import Predictive, pick_images
+from evaluation.predictive import Predictive, chain_tensors, pick_images, predictive_tensors
 from evaluation.protocols import ExactSettings
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
@@ -118,12 +118,22 @@ class Reference:
         return PosteriorKey("full", ipc, self.settings.label, "exact")
 
     def predictive(self, seed: int, inputs: Inputs) -> Tensor:
-        """(n, y) float32 on the CPU: p(y | x) of one of the two runs, its chains pooled; computed once for these very images."""
+        """(n, y) float32 on the CPU: p(y | x) of one of the two runs, its chains pooled."""
+        return self.chains(seed, inputs).double().mean(0).float()
+
+    def tensors(self, seed: int, inputs: Sequence[Inputs]) -> dict[str, Tensor]:
+        """What a predictive's file holds, of one of the two runs: pooled, by chain, and labels."""
+        chains = {i.name: self.chains(seed, i) for i in inputs}
+        pooled = {name: probs.double().mean(0).float() for name, probs in chains.items()}
+        return predictive_tensors(pooled, inputs) | chain_tensors(chains, inputs)
+
+    def chains(self, seed: int, inputs: Inputs) -> Tensor:
+        """(c, n, y) float32 on the CPU: p(y | x) of each chain of one of the two runs; computed once for these very images."""
         digest = inputs.split.digest
         path = self.path / f"predictive-{seed}-{digest}.safetensors"
-        if path.exists():
-            probs = load_own_tensors(path, self._hash)[0].get("probs")
-            if probs is None or probs.shape != (len(inputs.split), self.dataset.num_classes):
+        probs = load_own_tensors(path, self._hash)[0].get("chains") if path.exists() else None
+        if probs is not None:  # versions before kept the pooled predictive only
+            if probs.shape != (self.settings.chains, len(inputs.split), self.dataset.num_classes):
                 raise FileFormatError(f"{path} is not this reference's predictive; remove it, and it is made again.")
             return probs
         draws = self.draws(seed)
@@ -135,8 +145,8 @@ class Reference:
             for s in range(draws.shape[1]):
                 predictive.add(draws[:, s].to(device))
                 report.update(s + 1)
-        probs = predictive.probs.mean(0).float().cpu()
-        save_tensors(path, {"probs": probs}, {"config_hash": self._hash, "inputs": inputs.name})
+        probs = predictive.probs.float().cpu()
+        save_tensors(path, {"chains": probs}, {"config_hash": self._hash, "inputs": inputs.name})
         return probs
 
     def draws(self, seed: int) -> Tensor:

@@ -21,6 +21,7 @@ from evaluation.fidelity import fidelity
 from evaluation.inference_data import to_inference_data
 from evaluation.inputs import Inputs, foreign, mixed_corruptions
 from evaluation.metrics import compute, empty_sums, update
+from evaluation.monte_carlo import fidelity_errors
 from evaluation.predictive import pick_images, predictive_tensors
 from evaluation.reference import make_reference, reference_settings
 from evaluation.rows import read_rows
@@ -54,6 +55,11 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, inputs):
         assert mine[name] == pytest.approx(float(value), rel=1e-5, abs=1e-7)
     for name, value in fidelity(tensors["probs_corrupted"], truth["probs_corrupted"])._asdict().items():
         assert mine[f"{name}_corrupted"] == pytest.approx(float(value), rel=1e-5, abs=1e-7)
+    foreign_gaps = fidelity(tensors["probs_foreign"], truth["probs_foreign"])
+    assert mine["tv_foreign"] == pytest.approx(float(foreign_gaps.tv), rel=1e-5)
+    errors = fidelity_errors(tensors["chains_foreign"], reference.tensors(0, inputs)["chains_foreign"])
+    assert mine["tv_foreign_mcse"] == pytest.approx(float(errors.tv), rel=1e-5) and mine["nll_mcse"] > 0
+    assert not [name for name in tensors if name.startswith("chains") and "-" in name]
     accuracy = (tensors["probs_fog-2"].argmax(-1) == tensors["labels_fog-2"]).double().mean()
     assert mine["accuracy@fog-2"] == pytest.approx(float(accuracy))
     assert {"conditioning_ce", "tv_halves", "tv_halves_error", "rhat_weights", "ess_bulk_predictions_worst"} <= set(
