@@ -9,6 +9,7 @@ from bpc.divergences.base import (
     LearnedCoreset,
     RealBatch,
     Reduction,
+    no_experts,
 )
 from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
@@ -42,6 +43,7 @@ __all__ = [
     "WassersteinConfig",
     "covariance_surrogate",
     "forward_kl_gradient",
+    "no_experts",
     "posterior_residual",
     "reverse_kl_gradient",
     "wasserstein_gradient",
