@@ -49,6 +49,8 @@ def _native(density: Density, initial: Tensor, settings: BackendSettings, seeds:
         max_tree_depth=settings.max_tree_depth,
         step_size=settings.step_size,
         target=settings.target,
+        mass="diagonal",  # what the other backends adapt
+        pool_step=False,
     )
     kernel = EXACT_SAMPLERS.get(settings.sampler).kernel(counted, exact)  # type: ignore[arg-type]
     generators = ChainGenerators.from_seeds(initial.device, seeds, "native")

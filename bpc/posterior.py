@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from bpc.errors import ConfigError
+from bpc.graphs import Recordings
 from bpc.likelihood import LogLikelihood
-from bpc.pieces import params_gradient
+from bpc.pieces import params_gradient, pieces
 from bpc.seeding import ChainGenerators
 from bpc.weight_prior import WeightPrior
 
 __all__ = ["ControlVariates", "Posterior"]
+
+MOST_PIECES = 16  # of a gradient that is recorded as a CUDA graph: more are long enough not to wait for their launches
 
 
 class Posterior:
@@ -51,6 +56,7 @@ class Posterior:
         self.log_likelihood, self.points, self.labels, self.weights = log_likelihood, points, labels, weights
         self.prior, self.points_at_once = prior.to(points), points_at_once
         self._per_chain = per_chain
+        self._whole, self._likelihood = Recordings(), Recordings()
 
     def log_prior(self, params: Tensor) -> Tensor:
         """(k,) nats, up to a constant."""
@@ -62,12 +68,29 @@ class Posterior:
         return log_lik + self.log_prior(params)
 
     def value_and_gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """(k,) and (k, p), piece by piece."""
-        value, gradient = self.likelihood_and_gradient(params)
-        return value + self.log_prior(params.detach()), gradient + self.prior_gradient(params)
+        """(k,) and (k, p), piece by piece; both detached. On a GPU a CUDA graph, see `bpc.graphs`."""
+
+        def eagerly(params: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = self._gradient(params)
+            return value + self.log_prior(params), gradient + self.prior_gradient(params)
+
+        value, gradient = self._replayed(self._whole, eagerly, params)
+        return value, gradient
 
     def likelihood_and_gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted log likelihood (k,) nats and its gradient (k, p), without the prior, piece by piece; both detached."""
+        """Weighted log likelihood (k,) nats and its gradient (k, p), without the prior, likewise."""
+        value, gradient = self._replayed(self._likelihood, self._gradient, params)
+        return value, gradient
+
+    def _replayed(
+        self, recordings: Recordings, function: Callable[[Tensor], tuple[Tensor, Tensor]], params: Tensor
+    ) -> tuple[Tensor, ...]:
+        params = params.detach()
+        if params.is_cuda and sum(1 for _ in pieces(len(params), len(self.labels), self.points_at_once)) > MOST_PIECES:
+            return function(params)
+        return recordings(function, params, self.points, self.labels, self.weights)
+
+    def _gradient(self, params: Tensor) -> tuple[Tensor, Tensor]:
         return params_gradient(
             self.log_likelihood,
             params,

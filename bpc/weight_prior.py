@@ -40,6 +40,10 @@ class WeightPrior:
         if not (math.isfinite(self.scale) and self.scale > 0) or not bool(torch.all(torch.as_tensor(self.width) > 0)):
             raise ConfigError(f"The prior's standard deviation must be positive; got a scale of {self.scale}.")
 
+    def tempered(self, temperature: float) -> WeightPrior:
+        """Its density to the power 1/T: widths times sqrt(T)."""
+        return self if temperature == 1 else replace(self, scale=self.scale * math.sqrt(temperature))
+
     @property
     def std(self) -> Tensor | float:
         """(p,), or one number."""
@@ -96,18 +100,16 @@ def fan_in(network: Network, scale: float) -> WeightPrior:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightPriorRecord:
-    """A family of priors with one scale.
+    """A family of priors with one scale (`bpc.samplers.ExactSettings` has its default).
 
     Attributes:
         name: on the command line and in files.
         build: from a network and the scale.
-        scale: where none is given.
         words: for captions, from the scale.
     """
 
     name: str
     build: Callable[[Network, float], WeightPrior]
-    scale: float
     words: Callable[[float], str]
 
 
@@ -116,15 +118,13 @@ WEIGHT_PRIORS.register(
     WeightPriorRecord(
         name="isotropic",
         build=lambda network, scale: isotropic(scale),
-        scale=0.1,
-        words=lambda scale: f"prior N(0, {scale}^2)",
+        words=lambda scale: f"prior N(0, {scale:g}^2)",
     )
 )
 WEIGHT_PRIORS.register(
     WeightPriorRecord(
         name="fan-in",
         build=fan_in,
-        scale=1.0,
         words=lambda scale: f"fan-in prior of scale {scale:g}",
     )
 )

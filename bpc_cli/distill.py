@@ -246,4 +246,4 @@ def _learn(
     )
     draw_coreset(run, coreset)
     if args.evaluate:
-        plan.score(setting, run, [coreset], args.where, beside_random=True)
+        plan.score(setting, run, [coreset], args.where, beside_random=True, yes=args.experts.yes)

@@ -23,12 +23,14 @@ __all__ = [
     "NetworkFlags",
     "PlaceFlags",
     "Positive",
+    "PosteriorFlags",
     "RunFlags",
     "ScoringFlags",
     "check_flags",
     "flag",
     "group",
     "names",
+    "usual",
 ]
 
 
@@ -73,6 +75,16 @@ def names(kind: str) -> str:
         "setting": SETTINGS,
     }
     return "|".join(known[kind])
+
+
+def usual(name: str) -> str:
+    """The default of one of `ExactSettings`' attributes, as help says it: HMC's, then the samplers that have their own."""
+    from bpc.samplers import EXACT_SAMPLERS, ExactSettings
+
+    default = getattr(ExactSettings(), name)
+    others = [f"{s.name} {s.defaults[name]}" for s in EXACT_SAMPLERS if name in s.defaults]
+    text = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"{text} ({', '.join(others)})" if others else text
 
 
 def group(text: str) -> Any:
@@ -120,6 +132,9 @@ class Between:
 
 MOST_SEED = 2**32 - 1  # what every generator here takes (numpy's and scikit-learn's are the narrowest)
 Seed = Annotated[int, flag(f"Every random number derives from it: 0 to {MOST_SEED}.", "INT"), Between(0, MOST_SEED)]
+
+
+Yes = Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")]
 
 
 def check_flags(args: Any) -> None:
@@ -184,7 +199,7 @@ class RunFlags(PlaceFlags):
         float | None,
         flag(
             """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result to
-            rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits.
+            rounding; exact scoring and its reference use pieces of one size whatever the budget, and give the same bits.
             Default: 0.5 on the CPU, where more is no faster, and half of the card on a GPU.""",
             "GIB",
         ),
@@ -290,7 +305,7 @@ class ExpertFlags:
             "OP_OP|none",
         ),
     ] = None
-    yes: Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")] = False
+    yes: Yes = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +320,8 @@ class ScoringFlags:
     protocol: Annotated[
         str,
         flag(
-            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. exact: textbook MCMC,
+            """kim2022: the published one. kim2022-scaled: its penalty and time scaled for small networks. kim2022-default-init,
+            kim2022-scaled-default-init: the same, started from the network's usual initialisation. exact: textbook MCMC,
             several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
             coreset's weights scaled to sum to the number of training images.""",
             names("protocol"),
@@ -323,7 +339,10 @@ class ScoringFlags:
     chains_at_once: Annotated[int, flag("Chains in one batch; 0 chooses by memory.", "INT"), AtLeast(0)] = 0
     iterations: Annotated[
         int | None,
-        flag("Sampler iterations, instead of Table 3's N (the row is then no longer the published protocol).", "INT"),
+        flag(
+            "Sampler iterations, instead of Table 3's N, and not scaled (the row is then no longer the published protocol).",
+            "INT",
+        ),
         AtLeast(1),
     ] = None
     burn_in: Annotated[int | None, flag("Iterations that are discarded, instead of Table 3's.", "INT"), AtLeast(0)] = (
@@ -331,14 +350,18 @@ class ScoringFlags:
     )
     leapfrog_steps: Annotated[
         int | None,
-        flag("Leapfrog steps per iteration, instead of Table 3's m; under exact per draw (default 20).", "INT"),
+        flag(
+            f"""Leapfrog steps per iteration, instead of Table 3's m; under exact per draw (default
+            {usual("leapfrog_steps")}).""",
+            "INT",
+        ),
         AtLeast(1),
     ] = None
     step_size: Annotated[
         float | None,
         flag(
-            """Leapfrog step size, instead of Table 3's epsilon; under exact the first guess (sghmc: the step itself) in
-            units of the prior's width (default 0.02).""",
+            f"""Leapfrog step size, instead of Table 3's epsilon; under exact the first guess (sghmc: the step itself) in
+            units of the prior's width (default {usual("step_size")}).""",
             "FLOAT",
         ),
         Positive(),
@@ -349,48 +372,128 @@ class ScoringFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactFlags:
-    """Only under --protocol exact and exact-scaled."""
+class PosteriorFlags:
+    """How posteriors are sampled exactly: those of coresets and the full data's."""
 
-    chains: Annotated[
-        int, flag("Chains per seed; their predictive is pooled, and R-hat compares them.", "INT"), AtLeast(1)
-    ] = 4
-    warmup: Annotated[int, flag("Draws in which step size and mass are adapted; discarded.", "INT"), AtLeast(0)] = 200
-    samples: Annotated[int, flag("Draws kept of each chain; smc: particles of each population.", "INT"), AtLeast(1)] = (
-        200
-    )
-    max_tree_depth: Annotated[int, flag("nuts: a draw costs up to 2^depth gradients.", "INT"), AtLeast(1)] = 8
-    levels: Annotated[
-        int,
+    quick: Annotated[
+        bool,
         flag(
-            """pt: temperatures from prior to posterior; a draw costs a trajectory at each. About twice the row
-            communication_barrier is right.""",
+            """Shorter: half the warm-up, a quarter of the draws, half the leapfrogs, about a seventh of the cost, for coresets
+            and reference alike. Its rows will probably carry a dagger. What is given in numbers is kept."""
+        ),
+    ] = False
+    chains: Annotated[
+        int | None,
+        flag(
+            f"""Chains per seed; their predictive is pooled, and R-hat compares them. Default: {usual("chains")}.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    max_tree_depth: Annotated[
+        int | None,
+        flag(f"nuts: a draw costs up to 2^depth gradients. Default: {usual('max_tree_depth')}.", "INT"),
+        AtLeast(1),
+    ] = None
+    levels: Annotated[
+        int | None,
+        flag(
+            f"""pt: temperatures from prior to posterior; a draw costs a trajectory at each. About twice the row
+            communication_barrier is right. Default: {usual("levels")}.""",
             "INT",
         ),
         AtLeast(2),
-    ] = 20
-    prior: Annotated[
-        str,
+    ] = None
+    cycle: Annotated[
+        int | None,
         flag(
-            """Gaussian prior of the network's parameters. isotropic: N(0, S^2) on every one. fan-in: weights N(0, S^2 / fan-in),
-            biases N(0, S^2), gains of norms N(1, S^2 / 4), their shifts N(0, S^2 / 4). S is --prior-std.""",
+            f"""csghmc: draws kept of each cycle; as many moves, hotter and with longer steps, go before them. Default:
+            {usual("cycle")}.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    superchain: Annotated[
+        int | None,
+        flag(
+            f"""Chains that start from one place, in groups: for many short chains (--chains 16 --superchain 4). Above 1 the
+            row nested_rhat_predictions compares the groups. Default: {usual("superchain")}, no groups.""",
+            "INT",
+        ),
+        AtLeast(1),
+    ] = None
+    prior: Annotated[
+        str | None,
+        flag(
+            f"""Gaussian prior of the network's parameters. isotropic: N(0, S^2) on every one. fan-in: weights N(0, S^2 / fan-in),
+            biases N(0, S^2), gains of norms N(1, S^2 / 4), their shifts N(0, S^2 / 4). S is --prior-std. Default:
+            {usual("prior")}.""",
             names("weight prior"),
         ),
-    ] = "isotropic"
+    ] = None
     prior_std: Annotated[
-        float | None, flag("The prior's scale S. Default: 0.1 (1 with --prior fan-in).", "FLOAT"), Positive()
+        float | None, flag(f"The prior's scale S. Default: {usual('prior_std')}.", "FLOAT"), Positive()
+    ] = None
+    temperature: Annotated[
+        float | None,
+        flag(
+            f"""T: what is sampled is the whole posterior to the power 1/T, prior and likelihood: below 1 a cold posterior, above
+            a warm one. Default: {usual("temperature")}.""",
+            "FLOAT",
+        ),
+        Positive(),
     ] = None
     mass: Annotated[
-        str,
+        str | None,
         flag(
-            """hmc, nuts: the mass matrix. diagonal: adapted in warm-up, each chain its own. prior: the prior's precision, and
-            nothing is adapted; better for many parameters that chains explore slowly.""",
+            f"""hmc, nuts: the mass matrix. prior: the prior's precision, and nothing is adapted. diagonal: adapted in warm-up,
+            each chain its own; for few parameters of different widths. Default: {usual("mass")} (pyro and hamiltorch:
+            diagonal, they have no other).""",
             "prior|diagonal",
         ),
-    ] = "diagonal"
+    ] = None
     pool_step: Annotated[
-        bool, flag("hmc, nuts: one step size for all chains of a posterior, from their mean acceptance in warm-up.")
-    ] = False
+        bool,
+        flag(
+            """hmc, nuts: one step size for all chains of a posterior, from their mean acceptance in warm-up (pyro and
+            hamiltorch: never)."""
+        ),
+    ] = True
+    reference_sampler: Annotated[
+        str,
+        flag(
+            """How the reference, the full data's posterior, is sampled. hmc and nuts take all training images for every gradient;
+            sghmc takes minibatches, and its rows say by how much their noise heats it. auto: hmc up to 5,000 training images,
+            sghmc above.""",
+            names("reference sampler"),
+        ),
+    ] = "auto"
+    reference_warmup: Annotated[
+        int | None,
+        flag("Draws of each of the reference's chains that are discarded. Default: a coreset's (sghmc 300).", "INT"),
+        AtLeast(0),
+    ] = None
+    reference_samples: Annotated[
+        int | None,
+        flag("Draws kept of each of the reference's chains. Default: a coreset's (sghmc 400).", "INT"),
+        AtLeast(1),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactFlags(PosteriorFlags):
+    """Only under --protocol exact and exact-scaled."""
+
+    warmup: Annotated[
+        int | None,
+        flag(f"Draws in which the sampler is adapted; discarded. Default: {usual('warmup')}.", "INT"),
+        AtLeast(0),
+    ] = None
+    samples: Annotated[
+        int | None,
+        flag(f"Draws kept of each chain; smc: particles of each population. Default: {usual('samples')}.", "INT"),
+        AtLeast(1),
+    ] = None
     beside_random: Annotated[bool, flag("Score random coresets of the same size into the same table.")] = True
     reference: Annotated[
         str,
@@ -400,19 +503,3 @@ class ExactFlags:
             "auto|none|DIR",
         ),
     ] = "auto"
-    reference_sampler: Annotated[
-        str,
-        flag(
-            """How the reference is sampled. hmc and nuts take all training images for every gradient; sghmc takes minibatches,
-            and its rows say by how much their noise heats it. auto: hmc up to 5,000 training images, sghmc above.""",
-            names("reference sampler"),
-        ),
-    ] = "auto"
-    reference_warmup: Annotated[
-        int | None,
-        flag("Draws of each of the reference's chains that are discarded. Default: 150 (sghmc 300).", "INT"),
-        AtLeast(0),
-    ] = None
-    reference_samples: Annotated[
-        int | None, flag("Draws kept of each of the reference's chains. Default: 200 (sghmc 400).", "INT"), AtLeast(1)
-    ] = None

@@ -20,7 +20,7 @@ import tyro
 
 from bpc.errors import BpcError, ConfigError, unknown_name
 from bpc.runtime import keep_freed_memory, printable_output, repeatable_kernels
-from bpc_cli import compare, demo, distill, doctor, evaluate, experts, reproduce, select, ssl, study, vae
+from bpc_cli import compare, demo, distill, doctor, evaluate, experts, reference, reproduce, select, ssl, study, vae
 from bpc_cli.flags import check_flags
 
 __all__ = ["COMMANDS", "Command", "TimeIsUp", "call", "main", "parse"]
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "distill": Command(distill.Distill, distill.run_distill, distill.EXAMPLES),
     "select": Command(select.Select, select.run_select, select.EXAMPLES),
     "evaluate": Command(evaluate.Evaluate, evaluate.run_evaluate, evaluate.EXAMPLES),
+    "reference": Command(reference.MakeReference, reference.run_reference, reference.EXAMPLES),
     "compare": Command(compare.Compare, compare.run_compare, compare.EXAMPLES),
     "reproduce": Command(reproduce.Reproduce, reproduce.run_reproduce, reproduce.EXAMPLES),
     "study": Command(study.Study, study.run_study, study.EXAMPLES),

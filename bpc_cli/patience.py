@@ -24,7 +24,14 @@ BUDGET = 20 * 60.0  # of the smaller command
 SMALL_WIDTH = 32
 
 
-def ask_patience(seconds: float, device: torch.device, yes: bool, smaller: Callable[[], str]) -> None:
+def ask_patience(
+    seconds: float,
+    device: torch.device,
+    yes: bool,
+    smaller: Callable[[], str],
+    *,
+    lead: str = "For about 20 minutes:\n  ",
+) -> None:
     """Where the work will take more than an hour on a CPU, say so, print the smaller command, and wait a little for Ctrl-C.
 
     Args:
@@ -32,13 +39,14 @@ def ask_patience(seconds: float, device: torch.device, yes: bool, smaller: Calla
         device: where the work would run; a GPU's owner is not asked.
         yes: begin at once.
         smaller: makes the command that ends in 20 minutes (it may take seconds: it measures).
+        lead: what is said before it.
     """
     from bpc.progress import duration, say
 
     if device.type != "cpu" or seconds <= LONG or yes:
         return
     days = f" ({seconds / 86400:.1f} days)" if "days" not in duration(seconds) else ""
-    say(f"This will take about {duration(seconds)} here{days}. For about 20 minutes:\n  {smaller()}")
+    say(f"This will take about {duration(seconds)} here{days}. {lead}{smaller()}")
     say(f"It begins in {PAUSE:.0f} s; Ctrl-C leaves, --yes begins at once.")
     time.sleep(PAUSE)
 

@@ -69,11 +69,14 @@ def run_reproduce(args: Reproduce) -> Path | None:
     from bpc_cli.jobs import run_jobs
     from bpc_cli.main import TimeIsUp
     from bpc_cli.plan import run_plan
-    from evaluation.reproduce import TARGETS, find_target
+    from evaluation.reproduce import ELSEWHERE, TARGETS, find_target
 
     if not args.target:
         for name, target in TARGETS.items():
             print(f"{name:24s} {target.what}")
+        print("\nNot plans of their own:")
+        for name, where in ELSEWHERE.items():
+            print(f"{name:24s} {where}")
         return None
     target = find_target(args.target)
     out = args.out or default_out("reproduce", f"{args.target}-{args.scale}")
@@ -103,7 +106,8 @@ def run_reproduce(args: Reproduce) -> Path | None:
 def run_tabulate(args: Tabulate) -> Path:
     """Write and print variants.md; returns it."""
     from bpc_cli.show import print_tables
-    from evaluation.reproduce import find_target, tabulate
+    from evaluation.reproduce import find_target
+    from evaluation.variant_tables import tabulate
 
     print_tables(*tabulate(find_target(args.target), args.folder))
     return args.folder / "variants.md"

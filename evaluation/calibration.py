@@ -1,7 +1,8 @@
 """Calibration beyond the equal-width ECE of `evaluation.metrics`, and what the confidence is good for.
 
 Glossary: n test examples, k chains, y classes. Every function takes any leading axes (none, or k chains) before (n, y) and
-answers with one number for each of them, nan for a chain with nan in it. None depends on the order of the examples: where
+answers with one number for each of them, nan for a chain with nan in it. But for the cuts of
+`calibrated_nll` none depends on the order of the examples: where
 confidences are equal, each of the tied examples counts with their mean, which is the expectation over all orders.
 """
 
@@ -18,11 +19,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from bpc.errors import ConfigError, DataError
-from evaluation.metrics import ECE_BINS, _check_predictions, _top
+from bpc.seeding import make_generator
+from evaluation.metrics import ECE_BINS, _at_label, _check_predictions, _top
 
 __all__ = [
     "RiskCoverage",
     "aurc",
+    "calibrated_nll",
     "ece_classwise",
     "ece_equal_mass",
     "entropy",
@@ -31,6 +34,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+SPLITS = 5  # of the images into halves, each used both ways
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures that are tried; where every answer is right the best one is 0
 
 
 class RiskCoverage(NamedTuple):
@@ -106,6 +111,57 @@ def ece_classwise(probs: Tensor, labels: Tensor, bins: int = ECE_BINS) -> Tensor
     total = total / labels.numel()
     # a nan falls into the last bin, where it stays a nan; said here so that it does not rest on bucketize
     return torch.where(wide.isnan().any(-1).any(-1), math.nan, total)
+
+
+def calibrated_nll(probs: Tensor, labels: Tensor, *, splits: int = SPLITS, seed: int = 0) -> dict[str, Tensor]:
+    """NLL at the best temperature, by test-time cross-validation (Ashukha et al., 2020, section 3).
+
+    At temperature T the predictive is softmax(log p / T). The images are cut into two halves at random; T is the one with the
+    least NLL on one half and the score is the NLL on the other, both ways round, averaged over `splits` cuts. No image is
+    scored at a temperature that has seen it.
+
+    Args:
+        probs: (*lead, n, y), posterior-mean class probabilities; those below the least normal float32 count as that.
+        labels: (n,) int64.
+        splits: cuts.
+        seed: of the cuts; the same ones for every predictive of n images.
+
+    Returns:
+        ``nll_calibrated``, (*lead,) nats, and ``temperature_calibrated``, (*lead,) the geometric mean of the temperatures
+        found, from 0.01 to 100 (below 1: the predictive was not sure enough). nan for a single image.
+    """
+    _check(probs, labels)
+    n = labels.numel()
+    log_probs = probs.double().clamp(min=torch.finfo(torch.float32).tiny).log()
+    if n < 2:
+        return dict.fromkeys(("nll_calibrated", "temperature_calibrated"), log_probs[..., 0, 0] * math.nan)
+    generator = make_generator("cpu", seed, "halves")
+    scores, temperatures = [], []
+    for _ in range(splits):
+        order = torch.randperm(n, generator=generator).to(probs.device)
+        halves = order[: n // 2], order[n // 2 :]
+        for fit, held in (halves, halves[::-1]):
+            log_t = _best_log_temperature(log_probs[..., fit, :], labels[fit])
+            tempered = (log_probs[..., held, :] / log_t.exp()[..., None, None]).log_softmax(-1)
+            scores.append(-_at_label(tempered, labels[held]).mean(-1))
+            temperatures.append(log_t)
+    return {
+        "nll_calibrated": torch.stack(scores).mean(0),
+        "temperature_calibrated": torch.stack(temperatures).mean(0).exp(),
+    }
+
+
+def _best_log_temperature(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """(*lead,): log T of the least NLL, by bisection: the NLL is convex in 1/T, so its slope changes sign once."""
+    low = torch.full(log_probs.shape[:-2], math.log(COLDEST), dtype=log_probs.dtype, device=log_probs.device)
+    high = torch.full_like(low, math.log(HOTTEST))
+    wanted = _at_label(log_probs, labels).mean(-1)
+    for _ in range(32):
+        middle = (low + high) / 2
+        tempered = (log_probs / middle.exp()[..., None, None]).softmax(-1)
+        slope = (tempered * log_probs).sum(-1).mean(-1) - wanted  # d NLL / d (1/T): above 0, T is too low
+        low, high = torch.where(slope > 0, middle, low), torch.where(slope > 0, high, middle)
+    return torch.where(wanted.isnan(), math.nan, (low + high) / 2)
 
 
 def risk_coverage(probs: Tensor, labels: Tensor) -> RiskCoverage:

@@ -70,7 +70,8 @@ def run_chains(
         return ChainGenerators.from_seeds(device, seeds, "chain", name)
 
     init = generators("init")
-    state = plan.kernel.init(plan.start(init.normal(num_params)), init)
+    begin = plan.start(init.normal(num_params)) if plan.own_start is None else plan.own_start(init)
+    state = plan.kernel.init(begin, init)
     done = 0
     if checkpoint is not None and checkpoint.exists():
         tensors, metadata = load_own_tensors(checkpoint, config_hash, what="a checkpoint of chains")

@@ -39,7 +39,7 @@ __all__ = [
 _TABLE = ["dataset", "architecture", "sampler", "protocol"]
 _BASELINE = [*_TABLE, "ipc", "metric"]
 _CELL = ["dataset", "architecture", "method", "augment", "ipc", "sampler", "protocol"]
-_CONTEXT: dict[str, Any] = {"augment": False, "scale": ""}
+_CONTEXT: dict[str, Any] = {"augment": False, "scale": "", "coreset": ""}
 
 SUMMARY_COLUMNS = [
     *_CELL,
@@ -51,6 +51,7 @@ SUMMARY_COLUMNS = [
     "n",
     "n_nonfinite",
     "mean_finite",
+    "coresets",
     "gain_over_random",
     "gain_se",
     "published",
@@ -83,7 +84,7 @@ def method_label(method: str, augment: bool = False) -> str:
 
 
 def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """The rows of runs, with the columns `augment` and `scale` from their `run.json`.
+    """The rows of runs, with the columns `augment`, `scale` and `coreset` (which one a row is of) from their `run.json`.
 
     Args:
         paths: runs' folders, `rows.csv` files, or folders that are searched for them. A run given twice
@@ -108,7 +109,7 @@ def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
             raise DataError(f"No such run: {path}; expected a run's folder, its rows.csv, or a folder of runs.")
     if not files:
         raise DataError("No evaluated run was given to compare; expected at least one folder with a rows.csv.")
-    frames = [read_rows(file).assign(**_context(file)) for file in files]
+    frames = [_in_context(file) for file in files]
     rows = pd.concat(frames, ignore_index=True)
     if rows.empty:
         raise DataError(f"{', '.join(map(str, files))}: no rows yet; the runs have not been evaluated.")
@@ -125,14 +126,15 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `SUMMARY_COLUMNS`:
-        mean, std: over seeds, std with n - 1 (nan for one seed). Both are nan as soon as one chain is not
-            finite: leaving a diverged chain out would flatter the method. `mean_finite` is the mean of the
+        mean, std: over seeds, std with n - 1 (nan for one seed); `coresets` says of how many different coresets they are (0
+            where nobody knows): only with as many as seeds is the spread one over coresets. Both are nan as soon as one
+            chain is not finite: leaving a diverged chain out would flatter the method. `mean_finite` is the mean of the
             others.
         n, n_nonfinite: values, and how many of them are not finite.
         gain_over_random: mean minus the mean of `random` at the same place (above 0 is better only where
             higher is), and `gain_se`, its standard error sqrt(std^2/n + std_random^2/n_random) (Welch); nan
             with one seed on either side.
-        published, published_std: under the protocols `kim2022` and `kim2022-scaled` only.
+        published, published_std: under the protocols of `KIM2022_PROTOCOLS` only.
         runs, seconds: how many runs and how much wall time it took (sum over distinct seeds); values: tuple,
             one per seed.
     """
@@ -221,6 +223,7 @@ def _record(key: tuple[Any, ...], group: pd.DataFrame) -> dict[str, Any]:
         "unit": group["unit"].iloc[0],
         "higher_is_better": bool(group["higher_is_better"].iloc[0]),
         **moments(values)._asdict(),
+        "coresets": 0 if (group["coreset"] == "").any() else group["coreset"].nunique(),
         "published": published[0] if published else math.nan,
         "published_std": published[1] if published else math.nan,
         "runs": group["run"].nunique(),
@@ -290,14 +293,32 @@ def _refuse_conflicts(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~again]
 
 
-def _context(rows_file: Path) -> dict[str, Any]:
-    """`augment` and `scale` of the run that a `rows.csv` belongs to; defaults without a `run.json`."""
+def _in_context(rows_file: Path) -> pd.DataFrame:
+    """The rows with `augment`, `scale` and `coreset` of the run that they belong to; defaults without a `run.json`."""
+    rows = read_rows(rows_file)
     run = read_run(rows_file.parent, needs=()) if (rows_file.parent / RECORD).exists() else {}
     augment = run.get("augment", run.get("config", {}).get("augment", False))
     scale = run.get("scale") or ""
     if isinstance(augment, str):  # the names of the augmentations
         augment = augment.lower() not in ("", "none", "false")
-    return {"augment": bool(augment), "scale": scale if isinstance(scale, str) else json.dumps(scale)}
+    return rows.assign(
+        augment=bool(augment),
+        scale=scale if isinstance(scale, str) else json.dumps(scale),
+        coreset=[_coreset(run, method, seed) for method, seed in zip(rows["method"], rows["seed"], strict=True)],
+    )
+
+
+def _coreset(run: dict[str, Any], method: str, seed: int) -> str:
+    """Which coreset a row is of: the run's own (one, or one for each seed), or a random one that is scored beside it."""
+    config = run.get("config", {})
+    own, files = config.get("method", config.get("divergence")), config.get("coreset")
+    if method == "full" or own is None:
+        return ""
+    if method != own:
+        return f"{method}-{seed}"
+    if not isinstance(files, list):  # learned by the run itself
+        return str(run.get("config_hash", ""))
+    return str(files[0] if len(files) == 1 else files[seed - int(run.get("seed") or 0)])
 
 
 def _rank(names: Iterable[str]) -> dict[str, int]:

@@ -18,15 +18,13 @@ from bpc.budget import exact_pairs_at_once
 from bpc.coreset import Pseudocoreset
 from bpc.data import Dataset, Split
 from bpc.errors import ConfigError
-from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.seeding import ChainGenerators, derive_seed
-from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.chains import run_chains
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, pick_images
-from evaluation.protocols import ExactSettings, exact_plan
+from evaluation.protocols import ExactSettings, exact_plan, exact_posterior
 
 __all__ = [
     "ESTIMATES",
@@ -325,14 +323,8 @@ def sample_exact(
             weights = torch.stack([c.weights for c in mine]).to(device).repeat_interleave(chains, dim=0)
         if config.protocol == "exact-scaled":
             weights = weights * (len(dataset.train) / weights.sum(-1, keepdim=True))
-        posterior = Posterior(
-            Classifier(network),
-            points,
-            first.labels.to(device),
-            weights,
-            prior=WEIGHT_PRIORS.get(config.settings.prior).build(network, config.settings.prior_std),
-            per_chain=len(coresets) > 1,
-            points_at_once=at_once,
+        posterior = exact_posterior(
+            network, points, first.labels.to(device), weights, config.settings, per_chain=len(coresets) > 1
         )
         checkpoint = None if file is None else file(f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors")
         before = begin * chains * (config.settings.warmup + config.settings.samples)

@@ -18,7 +18,7 @@ from bpc.files import load_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
 from bpc.runs import Run, device_name
-from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, ood_auroc
+from evaluation.calibration import aurc, calibrated_nll, ece_classwise, ece_equal_mass, ood_auroc
 from evaluation.diagnostics import Diagnostics, diagnose, halves_apart, save_inference_data, to_inference_data
 from evaluation.exact_chains import ESTIMATES, ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
@@ -39,6 +39,7 @@ __all__ = [
     "inference_data",
     "save_inference",
     "score_exact",
+    "unwritten_seeds",
     "warn_of_heat",
     "warn_of_swaps",
     "write_result",
@@ -54,6 +55,14 @@ def written_seeds(run: Run, key: PosteriorKey) -> set[int]:
     """Seeds that are finished: the row `mixed` is the last one of a posterior."""
     rows = key.of(read_rows(run.path / "rows.csv"))
     return {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
+
+
+def unwritten_seeds(run: Run, coreset: Pseudocoreset, config: ExactConfig, seeds: Sequence[int]) -> list[int]:
+    """Those whose posterior is still to be sampled."""
+    if not (run.path / "rows.csv").exists():
+        return list(seeds)
+    done = written_seeds(run, PosteriorKey(coreset.method, coreset.ipc, config.sampler, config.protocol))
+    return [seed for seed in seeds if seed not in done]
 
 
 def score_exact(
@@ -96,13 +105,13 @@ def score_exact(
             skip=done.__contains__,
             report=report.update,
         ):
-            write_result(run, network, dataset, key, result, inputs)
+            write_result(run, network, dataset, key, result, inputs, superchain=settings.superchain)
 
 
 def inference_data(
-    traces: Traces, key: PosteriorKey, run: Run, network: Network, dataset: Dataset, seed: int
+    traces: Traces, key: PosteriorKey, run: Run, network: Network, dataset: Dataset, seed: int, superchain: int = 1
 ) -> az.InferenceData:
-    """The traces of one posterior as ArviZ takes them."""
+    """The traces of one posterior as ArviZ takes them; `superchain` chains side by side started from one place."""
 
     def recorded(trace: Tensor) -> Tensor | None:
         return None if bool(trace.isnan().all()) else trace
@@ -124,6 +133,7 @@ def inference_data(
             "architecture": network.name,
             "seed": seed,
             "config_hash": run.hash,
+            **({"superchain": superchain} if superchain > 1 else {}),
             **key._asdict(),
         },
     )
@@ -136,13 +146,14 @@ def save_inference(data: az.InferenceData, run: Run, key: PosteriorKey, seed: in
 
 
 def write_result(
-    run: Run, network: Network, dataset: Dataset, key: PosteriorKey, result: ExactResult, inputs: Sequence[Inputs]
-) -> Diagnostics:
+    run: Run, network: Network, dataset: Dataset, key: PosteriorKey, result: ExactResult, inputs: Sequence[Inputs], *,
+    superchain: int = 1,
+) -> Diagnostics:  # fmt: skip
     """Rows, ``predictive-*.safetensors`` and ``inference-*.nc`` of one posterior; the predictive pools its chains.
 
     A chain that is not finite makes the pooled predictive, and with it every metric, nan: it is reported, never left out.
     """
-    data = inference_data(result.traces, key, run, network, dataset, result.seed)
+    data = inference_data(result.traces, key, run, network, dataset, result.seed, superchain)
     save_inference(data, run, key, result.seed)
     pooled = predictive_tensors(
         {name: chains.double().mean(0).float() for name, chains in result.probs.items()}, inputs
@@ -175,6 +186,7 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     found: dict[str, Tensor] = compute(update(empty_sums(), probs, labels))
     found["ece_equal_mass"], found["ece_classwise"] = ece_equal_mass(probs, labels), ece_classwise(probs, labels)
     found["aurc"] = aurc(probs, labels)
+    found.update(calibrated_nll(probs, labels))
     if f"probs_{FOREIGN}" in pooled:
         found["ood_auroc"] = ood_auroc(probs, pooled[f"probs_{FOREIGN}"])
     errors = []
@@ -218,6 +230,8 @@ def diagnostic_rows(found: Diagnostics, data: az.InferenceData, halves: Tensor) 
     stats: Any = data["sample_stats"]
     if "energy" not in stats:
         del values["ebfmi"]
+    if not math.isnan(found.nested_rhat_predictions):
+        values["nested_rhat_predictions"] = found.nested_rhat_predictions
     if "heat" in stats:
         values["heat"] = float(stats["heat"].values.mean())
     values["conditioning_ce"] = float(stats["cross_entropy"].values.mean())

@@ -1,6 +1,6 @@
 """Score coresets as published: one short chain per seed, on the leading axis, predictive streamed, checkpoints on the way.
 
-The protocols `kim2022` and `kim2022-scaled` are scored here; `exact` is sampled in `evaluation.exact_chains`.
+The protocols of `KIM2022_PROTOCOLS` are scored here; `exact` is sampled in `evaluation.exact_chains`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bpc.coreset import Pseudocoreset, check_coreset
 from bpc.data import Dataset
 from bpc.errors import ConfigError, unknown_name
 from bpc.models import Network
+from evaluation.calibration import calibrated_nll
 from evaluation.chains import run_chains
 from evaluation.inputs import Inputs
 from evaluation.metrics import SHIFTED
@@ -35,7 +36,7 @@ class Kim2022Config:
 
     Attributes:
         sampler: ``hmc`` or ``asghmc``.
-        protocol: ``kim2022`` or ``kim2022-scaled``; see `evaluation.protocols`.
+        protocol: one of `KIM2022_PROTOCOLS`; see `evaluation.protocols`.
         test_images: how many of the test set, evenly spaced; 0 is all of it.
         overrides: changes to Table 3's row (``iterations``, ``burn_in``, ``penalty`` ...); empty for the published settings.
     """
@@ -52,7 +53,9 @@ class Kim2022Config:
 
     def record(self) -> dict[str, Any]:
         """What a configuration hash should cover."""
-        shared = {"sampler": self.sampler, "protocol": self.protocol, "test_images": self.test_images}
+        shared: dict[str, Any] = {"sampler": self.sampler, "protocol": self.protocol, "test_images": self.test_images}
+        if self.protocol.startswith("kim2022-scaled"):
+            shared["scaled"] = "penalty, time"  # rows of shorter chains, from before the time was scaled, are not these
         return {**shared, "overrides": {k: v for k, v in self.overrides.items() if v is not None}}
 
 
@@ -127,7 +130,7 @@ def sample_kim2022(
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
         shifted = {i.name: Predictive(network, dataset, i.split, len(chosen)) for i in extra}
-        scores = _Scores(predictive, shifted, len(chosen), device)
+        scores = _Scores(predictive, shifted, plan, len(chosen), device)
         run_chains(
             plan,
             scores,
@@ -140,7 +143,8 @@ def sample_kim2022(
             report=lambda done, note, before=finished: report(before + done, note),  # type: ignore[misc]
         )
         finished += plan.iterations * len(chosen)
-        metrics = {k: v.cpu() for k, v in predictive.metrics(kim2022=True).items()}
+        found = predictive.metrics(kim2022=True) | calibrated_nll(predictive.probs, split.labels)
+        metrics = {k: v.cpu() for k, v in found.items()}
         yield BlockResult(
             chosen, {**metrics, **scores.metrics()}, predictive.probs.float().cpu(), time.monotonic() - started
         )
@@ -169,17 +173,21 @@ def _plan(
     augment: AugmentConfig | None,
 ) -> ChainPlan:
     settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)
-    return kim2022_plan(config.sampler, network, points, coreset.labels.to(points.device), weights, settings, augment)
+    labels, own = coreset.labels.to(points.device), config.protocol.endswith("default-init")
+    return kim2022_plan(config.sampler, network, points, labels, weights, settings, augment, default_init=own)
 
 
 class _Scores:
-    """Predictive, acceptance and divergences of k chains."""
+    """Predictive, acceptance, divergences of k chains, and how well they fit the coreset at both ends of sampling."""
 
     def __init__(
-        self, predictive: Predictive, shifted: dict[str, Predictive], chains: int, device: torch.device
+        self, predictive: Predictive, shifted: dict[str, Predictive], plan: ChainPlan, chains: int, device: torch.device
     ) -> None:
-        self.predictive, self.shifted = predictive, shifted
+        self.predictive, self.shifted, self.plan = predictive, shifted, plan
         self.draws = 0
+        self.ends = torch.full(
+            (2, chains), torch.nan, dtype=torch.float64, device=device
+        )  # CE at both ends of sampling
         self.accept_sum = torch.zeros(chains, dtype=torch.float64, device=device)
         self.diverged = torch.zeros(chains, dtype=torch.float64, device=device)
 
@@ -190,9 +198,13 @@ class _Scores:
             self.diverged += info.diverged
         for predictive in (self.predictive, *self.shifted.values()):
             predictive.add(state.params)
+        for end, draw in enumerate((1, self.plan.iterations - self.plan.burn_in)):
+            if self.draws == draw and self.plan.cross_entropy is not None:
+                self.ends[end] = self.plan.cross_entropy(state.params).double()
 
     def metrics(self) -> dict[str, Tensor]:
         found = {"acceptance": (self.accept_sum / self.draws).cpu(), "divergences": self.diverged.cpu()}
+        found["conditioning_ce_start"], found["conditioning_ce_end"] = self.ends.cpu()
         for place, predictive in self.shifted.items():
             there = predictive.metrics(kim2022=False)
             found.update({f"{metric}@{place}": there[metric].cpu() for metric in SHIFTED})
@@ -203,7 +215,12 @@ class _Scores:
         predictive = {f"predictive.{k}": v for k, v in self.predictive.state().items()}
         for place, shifted in self.shifted.items():
             predictive |= {f"{place}.{k}": v for k, v in shifted.state().items()}
-        counts = {"draws": torch.tensor(self.draws), "accept_sum": self.accept_sum, "diverged": self.diverged}
+        counts = {
+            "draws": torch.tensor(self.draws),
+            "accept_sum": self.accept_sum,
+            "diverged": self.diverged,
+            "ends": self.ends,
+        }
         return {**predictive, **counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
@@ -212,3 +229,4 @@ class _Scores:
             predictive.load({k[len(place) + 1 :]: v for k, v in state.items() if k.startswith(f"{place}.")})
         self.draws = int(state["draws"])
         self.accept_sum, self.diverged = state["accept_sum"].to(device), state["diverged"].to(device)
+        self.ends = state["ends"].to(device)

@@ -56,6 +56,9 @@ METRICS: dict[str, MetricInfo] = {
     "brier": MetricInfo("score (sum over classes)", False),
     "nll_kim2022": MetricInfo("nats", False),
     "ece_kim2022": MetricInfo("fraction", False),
+    # At the temperature that suits the predictive best, fitted on other images (`evaluation.calibration.calibrated_nll`).
+    "nll_calibrated": MetricInfo("nats", False),
+    "temperature_calibrated": MetricInfo("ratio", False),  # above 1: the predictive was too sure
     # Says how a chain moved, not how good it is: the flag only fills the column.
     "acceptance": MetricInfo("fraction", True),
     "divergences": MetricInfo("count", False),
@@ -83,6 +86,7 @@ METRICS: dict[str, MetricInfo] = {
     "rhat_predictions_median": MetricInfo("ratio", False),
     "rhat_predictions": MetricInfo("ratio", False),
     "rhat_predictions_worst": MetricInfo("ratio", False),
+    "nested_rhat_predictions": MetricInfo("ratio", False),
     "ess_bulk_predictions_median": MetricInfo("draws", True),
     "ess_bulk_predictions": MetricInfo("draws", True),
     "ess_bulk_predictions_worst": MetricInfo("draws", True),
@@ -93,6 +97,8 @@ METRICS: dict[str, MetricInfo] = {
     "tv_halves_error": MetricInfo("fraction", False),
     # On the points that the posterior is conditioned on: how well its draws fit them.
     "conditioning_ce": MetricInfo("nats", False),
+    "conditioning_ce_start": MetricInfo("nats", False),  # where a published chain's first sample is taken
+    "conditioning_ce_end": MetricInfo("nats", False),
     "ebfmi": MetricInfo("ratio", True),
     "heat": MetricInfo("fraction", False),
     "log_evidence": MetricInfo("nats", True),
@@ -125,8 +131,12 @@ SCORED = (
     "brier",
     "nll_kim2022",
     "ece_kim2022",
+    "nll_calibrated",
+    "temperature_calibrated",
     "acceptance",
     "divergences",
+    "conditioning_ce_start",
+    "conditioning_ce_end",
 )  # of every chain
 SHIFTED = ("accuracy", "nll", "ece")  # on each corruption and severity
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Moments", "moments", "welch_error"]
+__all__ = ["Moments", "moments", "spread_over", "welch_error"]
 
 
 class Moments(NamedTuple):
@@ -51,3 +51,17 @@ def moments(numbers: Iterable[float]) -> Moments:
 def welch_error(first: Moments, second: Moments) -> float:
     """The standard error of a difference of two means of unlike spread (Welch); nan with one number on either side."""
     return math.sqrt(first.std**2 / first.n + second.std**2 / second.n)
+
+
+def spread_over(n: int, coresets: int) -> str:
+    """What a standard deviation is over: numbers of one coreset have less spread than those of independent ones.
+
+    Args:
+        n: numbers.
+        coresets: different ones that they are of; 0 is unknown.
+    """
+    if coresets == 0:
+        return "seeds"
+    if coresets >= n:
+        return "independent coresets, one seed each"
+    return f"seeds on {'one coreset' if coresets == 1 else f'{coresets} coresets'}"

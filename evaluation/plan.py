@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Command", "Step", "plan_of"]
+from bpc.errors import unknown_name
+
+__all__ = ["SCALES", "Command", "Step", "Target", "plan_of"]
+
+# how much is done: digits in minutes; a small machine's hours; as published
+SCALES = ("smoke", "cpu", "full")
 
 Command = list[str]
 
@@ -33,6 +38,31 @@ class Step:
     def out(self) -> Path:
         """Where its result is."""
         return self.writes[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One table or figure, published or ours.
+
+    Attributes:
+        what: in a line.
+        commands: (name of the scale, folder, common flags) -> commands, in an order that works.
+        published: rows of Table 4 of `evaluation.published` to stand beside variants of one method, by the variant's name.
+    """
+
+    what: str
+    commands: Callable[[str, Path, Command], Iterable[Command | tuple[str, Command]]]
+    published: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def steps(self, scale: str, out: Path, common: Command) -> list[Step]:
+        """The plan at a scale.
+
+        Raises:
+            ConfigError: an unknown scale.
+        """
+        if scale not in SCALES:
+            raise unknown_name("scale", scale, SCALES)
+        return plan_of(self.commands(scale, out, common))
 
 
 def plan_of(commands: Iterable[Command | tuple[str, Command]]) -> list[Step]:

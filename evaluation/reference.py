@@ -8,7 +8,6 @@ them, stored by the images' content.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpc.budget import exact_pairs_at_once
 from bpc.data import Dataset
 from bpc.errors import FileFormatError
-from bpc.estimate import synchronise
 from bpc.files import load_own_tensors, save_tensors
-from bpc.likelihood import Classifier
 from bpc.models import Network
-from bpc.posterior import ControlVariates, Posterior
-from bpc.progress import duration, progress, say
+from bpc.progress import progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
-from bpc.samplers import EXACT_SAMPLERS, value_and_grad
-from bpc.seeding import ChainGenerators, make_generator
-from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
+from evaluation.exact_cost import cost_words, sampling_seconds
 from evaluation.exact_run import (
     REFERENCE_SEEDS,
     diagnostic_rows,
@@ -40,7 +33,7 @@ from evaluation.exact_run import (
 )
 from evaluation.inputs import Inputs
 from evaluation.predictive import Predictive, chain_tensors, pick_images, predictive_tensors
-from evaluation.protocols import ExactSettings
+from evaluation.protocols import ExactSettings, exact_posterior
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
 __all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
@@ -52,35 +45,31 @@ MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
 def reference_settings(
-    settings: ExactSettings, training_images: int, *, sampler: str = "auto", **changes: Any
+    training_images: int, *, sampler: str = "auto", quick: bool = False, **changes: Any
 ) -> ExactSettings:
-    """How the full data's posterior is sampled, with the prior, mass, pooling and levels of the coresets' evaluation.
+    """How the full data's posterior is sampled.
 
-    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them: no noise, a Metropolis test, N points per gradient. Above
-    it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat (`bpc.samplers.sghmc`); a
-    draw is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to leave 9 to 24 % of heat along
-    the stiffest direction, and 10 leapfrogs of HMC cost 3 times as much per draw; that is why small data get HMC.
+    Up to `FULL_BATCH` training images ``auto`` is HMC on all of them, as long as for a coreset: no noise, a Metropolis test, N
+    points per gradient. Above it is SGHMC on minibatches, whose gradients have control variates and whose step follows their heat
+    (`bpc.samplers.sghmc`); a draw is half a pass over the data and one gradient by all of it. On digits SGHMC was measured to
+    leave 9 to 24 % of heat along the stiffest direction; that is why small data get HMC.
 
     Args:
-        settings: of the coresets' evaluation.
         training_images: N.
         sampler: ``auto`` or one of `EXACT_SAMPLERS`.
-        changes: to the defaults; None changes nothing.
+        quick: a shorter run, see `ExactSettings.shorter`.
+        changes: to the defaults; None changes nothing, and neither do leapfrog steps, meant for HMC, where ``auto`` is SGHMC.
     """
+    minibatches = sampler == "sghmc" or (sampler == "auto" and training_images > FULL_BATCH)
+    if not minibatches:
+        return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
+    batch = min(BATCH, training_images)
+    moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
+    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
     if sampler == "auto":
-        sampler = "hmc" if training_images <= FULL_BATCH else "sghmc"
-    same = {name: getattr(settings, name) for name in ("chains", "prior", "prior_std", "levels")}
-    shared: dict[str, Any] = {**same, "step_size": 0.02}
-    if sampler == "sghmc":
-        batch = min(BATCH, training_images)
-        moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-        base = ExactSettings(
-            sampler=sampler, warmup=300, samples=400, leapfrog_steps=moves, friction=5.0, batch=batch, **shared
-        )
-    else:
-        shared |= {"mass": settings.mass, "pool_step": settings.pool_step}
-        base = ExactSettings(sampler=sampler, warmup=150, samples=200, leapfrog_steps=10, **shared)
-    return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+        changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(base.shorter() if quick else base, **changes)
 
 
 def reference_record(network: Network, dataset: Dataset, settings: ExactSettings) -> dict[str, Any]:
@@ -181,28 +170,39 @@ def make_reference(
     *,
     device: torch.device,
     checkpoint_seconds: float = 30.0,
+    resume: bool = True,
+    quick: ExactSettings | None = None,
+    before: Callable[[float], None] = lambda seconds: None,
 ) -> Reference:
     """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
 
     The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
+
+    Args:
+        path: the folder.
+        network, dataset, settings: what is sampled and how.
+        device: where; the dataset is there.
+        checkpoint_seconds: a kill loses no more.
+        resume: False starts over.
+        quick: the settings that --quick would give, for the message on the cost.
+        before: called with the estimated seconds before sampling begins (it may ask for patience).
     """
     config = reference_record(network, dataset, settings)
-    if (path / "run.json").exists():
+    if resume and (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
         if done and record["config_hash"] == expected:  # several may read it at once
             reference = Reference(path, network, dataset, settings, expected)
             reference.warn()
             return reference
-    with Run(path, "reference", config, device, seed=0) as run:
+    with Run(path, "reference", config, device, seed=0, resume=resume) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
-        posterior = Posterior(
-            Classifier(network),
+        posterior = exact_posterior(
+            network,
             dataset.normalise(dataset.train.images),
             dataset.train.labels,
             torch.ones(len(dataset.train), device=device),
-            prior=WEIGHT_PRIORS.get(settings.prior).build(network, settings.prior_std),
-            points_at_once=exact_pairs_at_once(network, device),
+            settings,
         )
         rows_path = run.file("rows.csv", promised=True)
         with RowWriter(rows_path):  # opening it mends a torn last line
@@ -214,11 +214,13 @@ def make_reference(
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
         size = keep * settings.chains * network.num_params * 4 / 2**20
-        say(
-            f"Sampling the posterior of all {len(dataset.train):,} training images by {settings.label} "
-            f"({settings.chains} chains, twice), about {duration(_seconds(posterior, network, settings) * draws * len(left))}. "
-            f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again; --reference none does without."
+        cost = sampling_seconds(
+            network, posterior.points, posterior.labels, settings, chains=settings.chains * len(left)
         )
+        times = ", twice," if len(left) > 1 else ""
+        say(cost_words(f"the posterior of all {len(dataset.train):,} training images{times}", settings, cost, quick))
+        say(f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again.")
+        before(cost(settings))
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):
                 checkpoint = run.file(f"chains-{seed}.safetensors")
@@ -237,7 +239,9 @@ def make_reference(
                     report=lambda done, note, i=i: report.update(i * draws + done, note),  # type: ignore[misc]
                 ):
                     save_tensors(weights[seed], {"draws": result.draws}, {"config_hash": run.hash})
-                    data = inference_data(result.traces, reference.key, run, network, dataset, seed)
+                    data = inference_data(
+                        result.traces, reference.key, run, network, dataset, seed, settings.superchain
+                    )
                     save_inference(data, run, reference.key, seed)
                     found = diagnose(data)
                     _write(run, reference, seed, diagnostic_rows(found, data, result.halves), result.seconds)
@@ -268,27 +272,3 @@ def _write(run: Run, reference: Reference, seed: int, values: dict[str, float], 
                     device=run.device_name, **reference.key._asdict(),
                 )
             )  # fmt: skip
-
-
-def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) -> float:
-    """Of one draw of one chain, by timing its gradients."""
-    device = posterior.points.device
-    params = network.init(1, make_generator(device, 0))
-
-    def timed(work: Callable[[], object]) -> float:
-        work()
-        synchronise(device)
-        started = time.monotonic()
-        work()
-        synchronise(device)
-        return time.monotonic() - started
-
-    whole = timed(lambda: value_and_grad(posterior, params))
-    if settings.sampler == "sghmc" and 0 < settings.batch < len(posterior.labels):
-        estimator = ControlVariates(posterior, settings.batch)
-        generators = ChainGenerators([make_generator(device, 0, "timing")])
-        zero = torch.zeros_like(params)
-        return whole + (settings.leapfrog_steps + 2) * timed(
-            lambda: estimator.estimate(params, params, zero, generators)
-        )
-    return whole * EXACT_SAMPLERS.get(settings.sampler).gradients(settings)

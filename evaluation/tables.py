@@ -16,7 +16,7 @@ from bpc.errors import DataError
 from bpc.files import write_text
 from evaluation.compare import GroupKey, groups, method_label, moments_of
 from evaluation.diagnostics import EBFMI_MIN, ESS_MIN, RHAT_MAX
-from evaluation.moments import Moments
+from evaluation.moments import Moments, spread_over
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_latex, tables_to_markdown, unique_clauses
 
 __all__ = [
@@ -40,6 +40,7 @@ def _diagnostic(name: str, digits: int = 3) -> Column:
 METRIC_COLUMNS = {
     "accuracy": Column(name="Accuracy", short="Acc.", better="higher", ranked=True),
     "nll": Column(name="NLL", better="lower", ranked=True),
+    "nll_calibrated": Column(name="NLL, best temperature", short="NLL best T", better="lower", ranked=True),
     "nll_kim2022": Column(name="NLL (kim2022)", short="NLL kim2022", better="lower", ranked=True),
     "ece": Column(name="ECE", better="lower", ranked=True),
     "ece_kim2022": Column(name="ECE (kim2022)", short="ECE kim2022", better="lower", ranked=True),
@@ -57,10 +58,14 @@ METRIC_COLUMNS = {
     "aurc": Column(name="AURC", better="lower", ranked=True),
     "ood_auroc": Column(name="OOD AUROC", better="higher", ranked=True),
     "mce": Column(name="Mean corruption error", better="lower", ranked=True),
+    "temperature_calibrated": _diagnostic("Best temperature", 2),
     "conditioning_ce": _diagnostic("CE, own points"),
+    "conditioning_ce_start": _diagnostic("CE, own points, first sample", 2),
+    "conditioning_ce_end": _diagnostic("CE, own points, last sample", 2),
     "rhat_predictions_median": _diagnostic("R-hat, predictions (median)"),
     "rhat_predictions": _diagnostic("R-hat, predictions (95 %)"),
     "rhat_predictions_worst": _diagnostic("R-hat, predictions (worst)"),
+    "nested_rhat_predictions": _diagnostic("Nested R-hat, predictions (95 %)"),
     "ess_bulk_predictions_median": _diagnostic("Bulk ESS (median)", 0),
     "ess_bulk_predictions": _diagnostic("Bulk ESS (95 %)", 0),
     "ess_bulk_predictions_worst": _diagnostic("Bulk ESS (worst)", 0),
@@ -204,10 +209,22 @@ def _caption(key: GroupKey, part: pd.DataFrame, *, title: str, device: str | Non
     return (f"{title}: " if title else "") + "; ".join(text for text in where if text) + "."
 
 
+def _spread(part: pd.DataFrame) -> str:
+    """What the spread of each row is over: methods are named where it is not the same for all."""
+    several = part[(part["n"] > 1) & (part["method"] != "full")]
+    methods: dict[str, list[str]] = {}
+    for _, row in several.drop_duplicates(["method", "augment", "ipc", "n", "coresets"]).iterrows():
+        label = method_label(str(row["method"]), bool(row["augment"]))
+        methods.setdefault(spread_over(int(row["n"]), int(row["coresets"])), []).append(label)
+    if len(methods) <= 1:
+        return next(iter(methods), "seeds")
+    return "; over ".join(f"{what} ({', '.join(dict.fromkeys(names))})" for what, names in methods.items())
+
+
 def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) -> list[str]:
     notes = []
     if (part["n"] > 1).any():
-        spread = "Mean ± standard deviation over seeds"
+        spread = f"Mean ± standard deviation over {_spread(part)}"
         notes.append(f"{spread}; gain in accuracy ± its standard error (Welch)." if gain else f"{spread}.")
     if any(m.endswith("_kim2022") for m in metrics):
         notes.append(
@@ -218,8 +235,13 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) ->
         notes.append(
             "Published: Kim et al. (2022), Tables 1, 5, 6 and 7: ConvNet of width 128, 5,000 steps, 100 experts, ten seeds."
         )
-        if (part["protocol"] == "kim2022-scaled").any():
-            notes.append("kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010).")
+        if part["protocol"].str.startswith("kim2022-scaled").any():
+            notes.append(
+                "kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010), iterations times "
+                "(320,010 / parameters)^(1/4) but for HMC at 1 image per class."
+            )
+        if part["protocol"].str.endswith("default-init").any():
+            notes.append("default-init: the chain starts from the network's usual initialisation, not from N(0, 0.1²).")
     if "agreement" in metrics:
         notes.append(
             "Agreement of predicted classes, total variation, half of Jeffreys' divergence (nats) and difference of predictive "

@@ -112,7 +112,7 @@ def test_experts_distillation_and_scores(device, net, digits, tmp_path):
         assert torch.isfinite(block.metrics["nll"]).all()
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_exact_posteriors(device, net, digits, sampler):
     """Chains, traces and predictives on the device, with corrupted images that come from the CPU."""
     data = digits.to(device)

@@ -153,7 +153,7 @@ class Draws:
         self.draws.append(state.params)
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_without_data_chains_sample_the_prior(sampler):
     """Start, mass and density together: the weights of all points are 0, the widths differ by a factor of 30."""
     prior = WeightPrior(scale=0.5, mean=torch.tensor([1.0, 0.0, -2.0]), width=torch.tensor([0.1, 1.0, 3.0]))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bpc.errors import ConfigError, unknown_name
-from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset
+from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset, for_network
 
 __all__ = ["EXACT_STEP", "OBJECTIVES", "PATH_PROTOCOLS", "PathSettings"]
 
@@ -23,8 +23,8 @@ class PathSettings:
         sampling: the chain: iterations, leapfrogs, step size, momentum, start, penalty. With ``exact``, `init_scale` is the
             prior's standard deviation, `step_size` is in units of it and the mass is the prior's precision; momentum scale and
             penalty have no meaning.
-        protocol: the potential: ``kim2022`` and ``kim2022-scaled`` as in scoring, or ``exact``: sum_m w_m log p(u_m | theta) +
-            log N(theta; 0, init_scale^2).
+        protocol: potential, length and start: ``kim2022`` and its siblings as in scoring, or ``exact``: sum_m w_m
+            log p(u_m | theta) + log N(theta; 0, init_scale^2), from the prior.
         chains: k, run side by side from noise of their own; their losses are averaged.
         window: leapfrogs that are differentiated, at most; 0 is the whole way.
         first_end: the loss is taken at the end of an iteration drawn anew at every step, of number `first_end` or later; 0 takes
@@ -58,15 +58,23 @@ class PathSettings:
             raise ConfigError(
                 f"first_end must be from 0 to the chain's {self.sampling.iterations} iterations; got {self.first_end}."
             )
-        if self.late > self.earliest:
-            raise ConfigError(f"late must be at most the earliest end, {self.earliest}; got {self.late}.")
+        if self.late > (earliest := self.earliest(self.sampling)):
+            raise ConfigError(f"late must be at most the earliest end, {earliest}; got {self.late}.")
         if self.antithetic and self.chains % 2:
             raise ConfigError(f"Antithetic chains come in pairs; got {self.chains}.")
 
+    def chain(self, num_params: int) -> SamplingPreset:
+        """`sampling` for a network of `num_params` parameters: penalty and time as the protocol scales them."""
+        return self.sampling if self.protocol == "exact" else for_network(self.sampling, self.protocol, num_params)
+
+    def earliest(self, chain: SamplingPreset) -> int:
+        """The first iteration (counted from 1) of `chain` at whose end the loss may be taken."""
+        return self.first_end or min(chain.burn_in + 1, chain.iterations)
+
     @property
-    def earliest(self) -> int:
-        """The first iteration (counted from 1) at whose end the loss may be taken."""
-        return self.first_end or min(self.sampling.burn_in + 1, self.sampling.iterations)
+    def default_init(self) -> bool:
+        """Whether chains start from the network's usual initialisation."""
+        return self.protocol.endswith("default-init")
 
     def record(self) -> dict[str, Any]:
         """What a configuration hash covers, flat: ``path_window`` and so on."""

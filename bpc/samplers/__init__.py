@@ -9,6 +9,7 @@ from bpc.samplers.adaptation import (
     warmed_up,
 )
 from bpc.samplers.base import Kernel, LogDensity, run, state_from_tensors, state_to_tensors, value_and_grad
+from bpc.samplers.cyclical import CycleConfig, CyclicalInfo, CyclicalState, cyclical_sghmc
 from bpc.samplers.hmc import HMCConfig, HMCInfo, HMCState, hmc, leapfrog
 from bpc.samplers.kim2022 import (
     ASGHMCConfig,
@@ -47,6 +48,9 @@ __all__ = [
     "ASGHMCConfig",
     "ASGHMCState",
     "AdaptiveState",
+    "CycleConfig",
+    "CyclicalInfo",
+    "CyclicalState",
     "DualAveraging",
     "ExactGradient",
     "ExactSampler",
@@ -77,6 +81,7 @@ __all__ = [
     "TemperingState",
     "WarmupConfig",
     "asghmc",
+    "cyclical_sghmc",
     "dual_averaging_init",
     "dual_averaging_update",
     "hmc",

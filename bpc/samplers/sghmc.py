@@ -36,6 +36,9 @@ __all__ = [
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",
+    "exact_gradient",
+    "measured_heat",
+    "move",
     "sghmc",
 ]
 
@@ -108,6 +111,11 @@ class SGHMCConfig:
         if self.warmup < 0 or (self.max_heat is not None and self.max_heat <= 0):
             raise ConfigError(f"SGHMC needs a warm-up of 0 or more draws and a positive max_heat; got {self}.")
 
+    @property
+    def momentum_unit(self) -> float:
+        """Standard deviation s sqrt(T) of the momentum, where the width is 1."""
+        return self.momentum_scale * self.temperature**0.5
+
 
 class SGHMCState(NamedTuple):
     """Where k chains stand."""
@@ -138,13 +146,10 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
         gradient: the target's.
         config: settings.
     """
-    width = config.width
-    inverse_mass = 1.0 / config.momentum_scale**2 * width**2
-    noise_unit = config.momentum_scale * config.temperature**0.5
     second_half = max(config.warmup // 2, ADAPT_AFTER)
 
     def init(params: Tensor, generators: ChainGenerators) -> SGHMCState:
-        momentum = noise_unit / width * generators.normal(params.shape[1])
+        momentum = config.momentum_unit / config.width * generators.normal(params.shape[1])
         value, grad = gradient.exact(params)
         steps = torch.full((len(params),), config.step_size, dtype=torch.float64, device=params.device)
         return SGHMCState(
@@ -159,31 +164,18 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
         )
 
     def step(state: SGHMCState, generators: ChainGenerators) -> tuple[SGHMCState, SGHMCInfo]:
-        params, momentum, dtype = state.params, state.momentum, state.params.dtype
-        h = state.step_size.unsqueeze(1)
-        keep = torch.exp(-config.friction * h)
-        noise_scale, keep = (noise_unit / width * (1.0 - keep**2).sqrt()).to(dtype), keep.to(dtype)
-        h = h.to(dtype)
+        params, momentum = state.params, state.momentum
         for _ in range(config.steps):
-            params = params + 0.5 * h * inverse_mass * momentum
-            grad = gradient.estimate(params, state.params, state.grad, generators)
-            noise = generators.normal(params.shape[1]).to(dtype)
-            momentum = keep * (momentum + 0.5 * h * grad) + noise_scale * noise + 0.5 * h * grad
-            params = params + 0.5 * h * inverse_mass * momentum
+            params, momentum = move(
+                gradient, config, params, momentum, state.params, state.grad, state.step_size, generators
+            )
         draws = state.draws + 1
         direction, step_size, log_average = state.direction, state.step_size, state.log_average
         heat = torch.full_like(step_size, torch.nan)
         if gradient.noisy:
-            # where the chain is now, farthest from the anchor, so that the noise is at its largest
-            pair = [gradient.estimate(params, state.params, state.grad, generators).double() for _ in range(2)]
-            gap = (pair[0] - pair[1]) / 2**0.5 * width  # covariance V, where the mass is s^2
-            along = (gap * direction.double()).sum(1)
-            heat = (
-                step_size.square()
-                * along.square()
-                / (4.0 * torch.tanh(0.5 * config.friction * step_size) * noise_unit**2)
+            heat, direction = measured_heat(
+                gradient, config, params, state.params, state.grad, direction, step_size, generators
             )
-            direction = _noisiest(direction, gap, along)
             if config.max_heat is not None and draws <= config.warmup and state.draws >= ADAPT_AFTER:
                 factor = torch.exp(GAIN * (1.0 - heat / (0.5 * config.max_heat))).clamp(min=LEAST)
                 step_size = (step_size * factor).clamp(max=config.step_size)
@@ -200,6 +192,66 @@ def sghmc(gradient: GradientEstimator, config: SGHMCConfig) -> Kernel[SGHMCState
     return Kernel(init, step)
 
 
+def move(
+    gradient: GradientEstimator,
+    config: SGHMCConfig,
+    params: Tensor,
+    momentum: Tensor,
+    anchor: Tensor,
+    anchor_grad: Tensor,
+    step_size: Tensor,
+    generators: ChainGenerators,
+) -> tuple[Tensor, Tensor]:
+    """One step of the dynamics, with one gradient: parameters and momentum (k, p).
+
+    Args:
+        gradient: estimated in the middle of the step, from what is known at `anchor`.
+        config: friction, temperature, mass.
+        params, momentum, anchor, anchor_grad: (k, p).
+        step_size: (k,) float64.
+        generators: one normal draw (k, p) is taken.
+    """
+    dtype, h = params.dtype, step_size.unsqueeze(1)
+    keep = torch.exp(-config.friction * h)
+    noise_scale, keep = (config.momentum_unit / config.width * (1.0 - keep**2).sqrt()).to(dtype), keep.to(dtype)
+    h, inverse_mass = h.to(dtype), 1.0 / config.momentum_scale**2 * config.width**2
+    params = params + 0.5 * h * inverse_mass * momentum
+    grad = gradient.estimate(params, anchor, anchor_grad, generators)
+    noise = generators.normal(params.shape[1]).to(dtype)
+    momentum = keep * (momentum + 0.5 * h * grad) + noise_scale * noise + 0.5 * h * grad
+    return params + 0.5 * h * inverse_mass * momentum, momentum
+
+
+def measured_heat(
+    gradient: GradientEstimator,
+    config: SGHMCConfig,
+    params: Tensor,
+    anchor: Tensor,
+    anchor_grad: Tensor,
+    direction: Tensor,
+    step_size: Tensor,
+    generators: ChainGenerators,
+) -> tuple[Tensor, Tensor]:
+    """Excess temperature (k,) along `direction` by two more estimates at `params`, and the direction that they make noisier.
+
+    Args:
+        gradient, config, generators: as of `move`.
+        params: (k, p), where the chain is now, farthest from the anchor, so that the noise is at its largest.
+        anchor, anchor_grad: (k, p).
+        direction: (k, p), the noisiest found so far.
+        step_size: (k,) float64.
+    """
+    pair = [gradient.estimate(params, anchor, anchor_grad, generators).double() for _ in range(2)]
+    gap = (pair[0] - pair[1]) / 2**0.5 * config.width  # covariance V, where the mass is s^2
+    along = (gap * direction.double()).sum(1)
+    heat = (
+        step_size.square()
+        * along.square()
+        / (4.0 * torch.tanh(0.5 * config.friction * step_size) * config.momentum_unit**2)
+    )
+    return heat, _noisiest(direction, gap, along)
+
+
 def _noisiest(direction: Tensor, gap: Tensor, along: Tensor) -> Tensor:
     """One step of a streaming power iteration (Oja 1982) on the covariance of `gap`, (k, p) unit vectors."""
     size = gap.square().sum(1, keepdim=True).clamp(min=1e-300)
@@ -209,10 +261,15 @@ def _noisiest(direction: Tensor, gap: Tensor, along: Tensor) -> Tensor:
     return (new / new.norm(dim=1, keepdim=True).clamp(min=1e-300)).to(direction.dtype)
 
 
-def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
+def exact_gradient(posterior: Posterior, settings: ExactSettings) -> GradientEstimator:
+    """By all points, or by minibatches where `settings.batch` makes them smaller than that."""
     noisy = 0 < settings.batch < len(posterior.labels)
+    return ControlVariates(posterior, settings.batch) if noisy else ExactGradient(posterior)
+
+
+def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
     return sghmc(
-        ControlVariates(posterior, settings.batch) if noisy else ExactGradient(posterior),
+        exact_gradient(posterior, settings),
         SGHMCConfig(
             step_size=settings.step_size,
             friction=settings.friction,

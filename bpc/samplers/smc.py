@@ -226,4 +226,13 @@ def _gradients(settings: ExactSettings) -> int:
     return math.ceil(settings.samples * (stages + 1) / all_draws)
 
 
-EXACT_SAMPLERS.register(ExactSampler(name="smc", label="Tempered SMC", kernel=_exact, gradients=_gradients))
+EXACT_SAMPLERS.register(
+    ExactSampler(
+        name="smc",
+        label="Tempered SMC",
+        kernel=_exact,
+        gradients=_gradients,
+        replicas=lambda settings: settings.samples,
+        defaults={"leapfrog_steps": 20},  # every particle has a trajectory at every move of every stage
+    )
+)

@@ -224,3 +224,18 @@ def test_settings_that_mean_nothing(changes, words):
 def test_sum_needs_a_posterior():
     with pytest.raises(ConfigError, match="exact"):
         RKLPathConfig(path=PathSettings(sampling=SETTINGS), reduction="sum")
+
+
+def test_time_and_start_are_the_protocol_s(small):
+    model, coreset, _, real = small
+    chain = PathSettings(sampling=SETTINGS).chain(320_010 // 16)
+    assert (chain.iterations, chain.burn_in) == (12, 6) and chain.penalty == pytest.approx(0.3 / 4, rel=1e-4)
+    values = [
+        gradient(model, coreset, real, PathSettings(sampling=SETTINGS, protocol=name, window=2)).value
+        for name in ("kim2022", "kim2022-default-init")
+    ]
+    assert torch.isfinite(torch.stack(values)).all() and values[0] != values[1]
+    with pytest.raises(ConfigError, match="network"):
+        flat = LearnedCoreset(torch.ones(2, 3).double(), torch.tensor([0, 1]), torch.ones(2).double())
+        path = PathSettings(sampling=SETTINGS, protocol="kim2022-default-init")
+        gradient(LogisticRegression(), flat, RealBatch(flat.points, flat.labels, 2), path)

@@ -10,11 +10,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import binary_calibration_error
 
 from bpc.errors import ConfigError, DataError
-from evaluation.calibration import aurc, ece_classwise, ece_equal_mass, entropy, ood_auroc, risk_coverage
+from bpc.seeding import make_generator
+from evaluation.calibration import (
+    aurc,
+    calibrated_nll,
+    ece_classwise,
+    ece_equal_mass,
+    entropy,
+    ood_auroc,
+    risk_coverage,
+)
 from evaluation.metrics import compute, empty_sums, update
 
 
@@ -209,6 +219,55 @@ def test_ood_auroc_of_chains_and_nan():
     assert together[2].item() == pytest.approx(ood_auroc(inside[2], outside[2]).item())
     outside[1, 0, 0] = math.nan
     assert ood_auroc(inside, outside).isnan().tolist() == [False, True, False]
+
+
+def test_the_best_temperature_is_the_power_that_sharpened_the_probabilities():
+    """Labels drawn from q, a predictive q^a / sum: T = a gives q back, and with it its NLL."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(20_000, 4, generator=generator).double().softmax(-1)
+    labels = q.multinomial(1, generator=generator).squeeze(1)
+    plain = calibrated_nll(q, labels)
+    assert float(plain["temperature_calibrated"]) == pytest.approx(1.0, abs=0.03)
+    assert float(plain["nll_calibrated"]) == pytest.approx(
+        float(compute(update(empty_sums(), q, labels))["nll"]), rel=1e-3
+    )
+    for power in (0.3, 2.5):
+        found = calibrated_nll(q.pow(power) / q.pow(power).sum(-1, keepdim=True), labels)
+        ratio = float(found["temperature_calibrated"] / plain["temperature_calibrated"])
+        assert ratio == pytest.approx(power, rel=1e-6)
+        assert float(found["nll_calibrated"]) == pytest.approx(float(plain["nll_calibrated"]), rel=1e-9)
+
+
+def test_the_temperature_is_fitted_on_one_half_and_scored_on_the_other():
+    """Four images, every cut worked out by scipy: each half's own best temperature scores the other half."""
+    probs, labels = predictions(n=40, y=3)
+
+    def nll(log_t, part):
+        return float(-(probs[part].log() / math.exp(log_t)).log_softmax(-1)[range(len(part)), labels[part]].mean())
+
+    generator, scores = make_generator("cpu", 7, "halves"), []
+    for _ in range(2):
+        order = torch.randperm(40, generator=generator)
+        for fit, held in ((order[:20], order[20:]), (order[20:], order[:20])):
+            best = minimize_scalar(nll, bounds=(math.log(0.01), math.log(100)), args=(fit,), method="bounded",
+                                   options={"xatol": 1e-9})  # fmt: skip
+            scores.append(nll(best.x, held))
+    found = calibrated_nll(probs, labels, splits=2, seed=7)
+    assert float(found["nll_calibrated"]) == pytest.approx(float(np.mean(scores)), rel=1e-6)
+
+
+def test_calibrated_nll_of_chains_of_certain_answers_and_of_one_image():
+    probs, labels = predictions(n=30, y=3, lead=(2,))
+    probs[1, 4] = math.nan
+    both, alone = calibrated_nll(probs, labels), calibrated_nll(probs[0], labels)
+    torch.testing.assert_close(both["nll_calibrated"][0], alone["nll_calibrated"])
+    assert all(bool(value[1].isnan()) for value in both.values())
+    certain = torch.nn.functional.one_hot(labels, 3).double()
+    found = calibrated_nll(certain, labels)
+    assert float(found["nll_calibrated"]) == pytest.approx(0.0, abs=1e-12)
+    wrong = calibrated_nll(certain.roll(1, dims=-1), labels)  # log 3 is the best that a wrong answer can have
+    assert math.log(3) < float(wrong["nll_calibrated"]) < math.log(3) + 1.0
+    assert math.isnan(float(calibrated_nll(probs[0, :1], labels[:1])["nll_calibrated"]))
 
 
 def test_what_does_not_fit_is_refused():

@@ -12,7 +12,9 @@ import pytest
 
 from bpc.errors import DataError, FileFormatError
 from evaluation.compare import SUMMARY_COLUMNS, groups, load_runs, method_label, summarise
+from evaluation.moments import spread_over
 from evaluation.rows import Row, RowWriter
+from evaluation.tables import to_markdown
 
 ACCURACY = {"random": [0.20, 0.24, 0.22], "fkl": [0.40, 0.46]}
 
@@ -202,3 +204,39 @@ def test_what_cannot_be_compared_is_one_clear_line(tmp_path):
         load_runs([tmp_path / "a"])
     with pytest.raises(DataError, match="lack the columns run"):
         summarise(pd.DataFrame({"value": np.ones(2)}))
+
+
+def test_spread_over_coresets_and_spread_over_chains_are_told_apart(tmp_path):
+    """Five chains on one learned coreset are not five coresets: the summary counts them, the table's note says which."""
+    values = {("fkl", "accuracy"): [0.4, 0.5], ("random", "accuracy"): [0.2, 0.3]}
+    config = {"method": "fkl", "coreset": ["aaa"]}
+    one = write_run(tmp_path / "one", values, info={"config": config, "config_hash": "h", "seed": 0})
+    several = write_run(
+        tmp_path / "several",
+        values,
+        info={"config": config | {"coreset": ["aaa", "bbb"]}, "config_hash": "h", "seed": 0},
+    )
+    learned = write_run(
+        tmp_path / "learned", values, info={"config": {"divergence": "fkl"}, "config_hash": "h", "seed": 0}
+    )
+    unknown = write_run(tmp_path / "unknown", values)
+    found = {run.name: summarise(load_runs([run])) for run in (one, several, learned, unknown)}
+    counts = {name: tuple(cell(s, method)["coresets"] for method in ("fkl", "random")) for name, s in found.items()}
+    assert counts == {"one": (1, 2), "several": (2, 2), "learned": (1, 2), "unknown": (0, 0)}
+    assert "deviation over independent coresets, one seed each; gain" in to_markdown(found["several"])
+    assert (
+        "over independent coresets, one seed each (Random); over seeds on one coreset (BPC-fKL); gain"
+        in to_markdown(found["one"])
+    )
+    assert "deviation over seeds; gain" in to_markdown(found["unknown"])
+    assert spread_over(10, 5) == "seeds on 5 coresets"
+
+
+def test_a_run_that_begins_at_another_seed_knows_its_coresets(tmp_path):
+    rows = {("fkl", "accuracy"): [0.4, 0.5]}
+    run = write_run(
+        tmp_path / "a",
+        rows,
+        info={"config": {"method": "fkl", "coreset": ["aaa", "bbb"]}, "config_hash": "h", "seed": 0},
+    )
+    assert load_runs([run])["coreset"].tolist() == ["aaa", "bbb"]

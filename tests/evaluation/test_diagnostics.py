@@ -16,6 +16,7 @@ from evaluation.diagnostics import (
     diagnose,
     halves_apart,
     load_inference_data,
+    nested_rhat,
     save_inference_data,
     to_inference_data,
 )
@@ -336,3 +337,56 @@ def test_shapes_that_do_not_belong_together_are_refused():
         to_inference_data(**given, weights=np.ones((C, 19, 3)))
     with pytest.raises(ConfigError, match="3 indices for 40"):
         to_inference_data(**given, images=[1, 2, 3])
+
+
+def by_definition(values, m):
+    """Nested R-hat of (c, s) draws in the paper's loops."""
+    groups = [values[i : i + m] for i in range(0, len(values), m)]
+    means = [np.mean(g) for g in groups]
+    between = sum((x - np.mean(means)) ** 2 for x in means) / (len(means) - 1)
+    within = []
+    for g, mean in zip(groups, means, strict=True):
+        of_chains = [np.mean(chain) for chain in g]
+        b = sum((x - mean) ** 2 for x in of_chains) / (m - 1) if m > 1 else 0.0
+        n = len(g[0])
+        w = np.mean([sum((x - np.mean(chain)) ** 2 for x in chain) / (n - 1) for chain in g]) if n > 1 else 0.0
+        within.append(b + w)
+    return math.sqrt((np.mean(within) + between) / np.mean(within))
+
+
+@pytest.mark.parametrize(("c", "s", "m"), [(16, 30, 4), (12, 5, 3), (8, 1, 4), (6, 40, 1)])
+def test_nested_rhat_by_its_definition(c, s, m):
+    values = np.random.default_rng(0).normal(size=(c, s, 3)) + np.random.default_rng(1).normal(size=(c, 1, 3))
+    expected = [by_definition(values[..., i], m) for i in range(3)]
+    np.testing.assert_allclose(nested_rhat(values, m), expected, rtol=1e-12)
+
+
+def test_nested_rhat_believes_short_chains_that_forgot_their_start_and_no_others():
+    """64 short chains of autocorrelated draws, from 16 places: classical R-hat cannot tell, nested R-hat can."""
+    rng = np.random.default_rng(2)
+    rho, places = 0.8, np.repeat(3 * rng.normal(size=16), 4)
+    path = np.empty((64, 120))
+    path[:, 0] = places
+    for t in range(1, 120):
+        path[:, t] = rho * path[:, t - 1] + math.sqrt(1 - rho**2) * rng.normal(size=64)
+    early, late = path[:, :6, None], path[:, 100:, None]
+    classical = float(az.rhat(late[..., 0]))
+    # 20 draws of autocorrelation time 9 are 2.2 or so, times 4 chains: sqrt(1 + 1 / 9)
+    assert float(nested_rhat(late, 4)[0]) < 1.1 < classical
+    assert float(nested_rhat(early, 4)[0]) > 1.3
+    never = np.broadcast_to(places[:, None, None], (64, 20, 1)) + 1e-3 * rng.normal(size=(64, 20, 1))
+    assert float(nested_rhat(never, 4)[0]) > 100
+    # with starts of their own, chains that never move look nearly mixed: why superchains share one
+    own = np.broadcast_to(rng.normal(size=4000)[:, None, None], (4000, 20, 1))
+    assert float(nested_rhat(own, 4)[0]) == pytest.approx(math.sqrt(1.25), abs=0.02)
+
+
+def test_nested_rhat_is_reported_where_chains_share_starts():
+    given = draws(c=16, s=50)
+    found = diagnose(to_inference_data(**given, attrs={"superchain": 4}))
+    assert 1.0 < found.nested_rhat_predictions < 1.02
+    assert math.isnan(diagnose(to_inference_data(**given)).nested_rhat_predictions)
+    given["predictions"][4:8] = given["predictions"][4:8] ** 2
+    assert diagnose(to_inference_data(**given, attrs={"superchain": 4})).nested_rhat_predictions > 1.05
+    with pytest.raises(ConfigError, match="divides"):
+        nested_rhat(np.zeros((16, 5, 1)), 5)

@@ -36,7 +36,7 @@ def test_the_density_is_log_likelihood_plus_log_prior(net, coreset, sampler):
     torch.testing.assert_close(state.log_density, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, sampler, monkeypatch):
     """Predictive and traces against the samples themselves, caught on their way."""
     caught = []
@@ -56,7 +56,7 @@ def test_what_is_recorded_is_what_was_sampled(net, digits, coreset, inputs, samp
     assert set(result.probs) == {i.name for i in inputs}
     of_label = probs.gather(-1, inputs[0].split.labels.view(1, 1, -1, 1).expand(8, 2, 40, 1))[..., 0]
     torch.testing.assert_close(result.traces.prediction.double(), of_label.transpose(0, 1), atol=1e-6, rtol=0)
-    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(0.1))
+    posterior = Posterior(Classifier(net), coreset.points, coreset.labels, coreset.weights, prior=isotropic(1.0))
     halves = torch.stack([probs[:4].mean(0), probs[4:].mean(0)], 1)  # (c, 2, t, y)
     torch.testing.assert_close(result.halves, halves, atol=1e-6, rtol=0)
     ce = torch.stack([-posterior.log_likelihood(p, coreset.points, coreset.labels).mean(1) for p in samples]).T
@@ -97,7 +97,7 @@ def test_seeds_together_equal_seeds_alone(net, digits, inputs, protocol):
     assert len({*chain_seeds(5, 4), *chain_seeds(6, 4)}) == 8
 
 
-@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "pt", "smc"])
+@pytest.mark.parametrize("sampler", ["hmc", "nuts", "sghmc", "csghmc", "pt", "smc"])
 def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sampler):
     settings = config(sampler=sampler, max_tree_depth=3)
     (whole,) = sample_exact(net, digits, [coreset], settings, seeds=[1], inputs=inputs)
@@ -121,7 +121,7 @@ def test_resumed_is_uninterrupted(net, digits, coreset, inputs, tmp_path, sample
 def test_backends_fill_the_same_record(net, digits, coreset, inputs, backend, sampler):
     if not available(backend):
         pytest.skip(f"{backend} is not installed")
-    settings = config(backend=backend, sampler=sampler, max_tree_depth=3)
+    settings = config(backend=backend, sampler=sampler, max_tree_depth=3, mass="diagonal", pool_step=False)
     assert settings.sampler == f"{sampler}@{backend}"
     (result,) = sample_exact(net, digits, [coreset], settings, seeds=[0], inputs=inputs[:1])
     assert result.probs["test"].shape == (2, 40, 10)
@@ -161,13 +161,6 @@ def test_settings_that_make_no_sense():
         ExactSettings(samples=2)
     with pytest.raises(ConfigError, match="sghmc"):
         ExactSettings(sampler="sghmc", backend="pyro")
-
-
-def test_levels_belong_to_tempering_alone():
-    """Another sampler's runs keep their hash, whatever the levels."""
-    assert "levels" not in ExactSettings().record()
-    assert ExactSettings(levels=5).record() == ExactSettings().record()
-    assert ExactSettings(sampler="pt", levels=5).record() != ExactSettings(sampler="pt", levels=6).record()
 
 
 @pytest.mark.parametrize(("sampler", "cost"), [("pt", 2 * 2 + 1), ("smc", None)])

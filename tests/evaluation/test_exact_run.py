@@ -5,7 +5,7 @@ import math
 import arviz as az
 import pytest
 import torch
-from exact_scoring import SHORT, config, open_run, random_coreset
+from exact_scoring import config, open_run, random_coreset
 from torch.distributions import Normal
 
 from bpc.data import Split
@@ -33,7 +33,7 @@ def scored(net, digits, inputs, tmp_path):
     """A learned coreset and random ones, scored for two seeds, with fidelity to a (short) reference."""
     learned = random_coreset(digits, 9).replace(method="fkl")
     short = {"warmup": 5, "samples": 8, "leapfrog_steps": 2, "chains": 2}
-    settings = reference_settings(SHORT, len(digits.train), sampler="sghmc", **short)
+    settings = reference_settings(len(digits.train), sampler="sghmc", **short)
     reference = make_reference(tmp_path / "reference", net, digits, settings, device=torch.device("cpu"))
     with open_run(tmp_path / "run") as run:
         for coresets in ([learned], [random_coreset(digits, s) for s in (0, 1)]):
@@ -195,7 +195,7 @@ def test_the_reference_s_target_is_the_posterior_of_every_training_image(net, di
         return iter(())
 
     monkeypatch.setattr("evaluation.reference.sample_posterior", stop)
-    settings = reference_settings(SHORT, len(digits.train), warmup=1, samples=4)
+    settings = reference_settings(len(digits.train), chains=2, leapfrog_steps=2, warmup=1, samples=4)
     make_reference(tmp_path / "r", net, digits, settings, device=torch.device("cpu"))
     theta = net.init(2, make_generator("cpu", 5))
     images, labels = digits.normalise(digits.train.images), digits.train.labels

@@ -122,7 +122,26 @@ def test_scaled_penalty():
     assert kim2022_settings("kim2022", "hmc", 10, 320_010).penalty == 1.5
     assert kim2022_settings("kim2022-scaled", "hmc", 10, 320_010).penalty == 1.5
     assert kim2022_settings("kim2022-scaled", "hmc", 10, 80_002).penalty == pytest.approx(0.75, rel=1e-4)
+    changed = kim2022_settings("kim2022-scaled", "hmc", 10, 24_714, penalty=0.2)
+    assert (changed.iterations, changed.penalty) == (190, 0.2)
     assert kim2022_settings("kim2022", "hmc", 10, 5, penalty=0.3, step_size=None).penalty == 0.3
+
+
+def test_scaled_time():
+    """Iterations and burn-in times (320,010 / p)^(1/4), never fewer than published; a length that is given is not scaled."""
+
+    def length(protocol, sampler, ipc, p, **changes):
+        found = kim2022_settings(protocol, sampler, ipc, p, **changes)
+        return found.iterations, found.burn_in
+
+    assert length("kim2022", "hmc", 10, 20_000) == (100, 50) == length("kim2022-scaled", "hmc", 10, 320_010)
+    assert length("kim2022-scaled", "hmc", 10, 20_001) == (200, 100)  # a sixteenth of the parameters
+    assert length("kim2022-scaled", "asghmc", 1, 20_001) == (40, 20)
+    assert length("kim2022-scaled", "hmc", 1, 20_001) == (20, 10)
+    assert length("kim2022-scaled", "hmc", 10, 10**9) == (100, 50)
+    assert length("kim2022-scaled-default-init", "hmc", 20, 20_001) == (200, 100)
+    assert length("kim2022-scaled", "hmc", 10, 20_001, iterations=120) == (120, 50)
+    assert length("kim2022-scaled", "hmc", 10, 20_001, burn_in=7) == (100, 7)
 
 
 @pytest.mark.parametrize("sampler", ["hmc", "asghmc"])
@@ -234,6 +253,53 @@ def test_coresets_that_do_not_fit(net, digits, coreset):
         list(sample_kim2022(net, digits, [coreset.replace(num_classes=7)], SHORT, seeds=[0]))
     with pytest.raises(ConfigError, match="2 coresets for 3 seeds"):
         list(sample_kim2022(net, digits, [coreset, coreset], SHORT, seeds=[0, 1, 2]))
+
+
+def test_the_fit_to_the_coreset_is_that_of_the_first_and_the_last_sample(net, digits, coreset, tmp_path, monkeypatch):
+    """Recomputed from the draws; a chain killed while it samples remembers the first."""
+    draws = []
+    original = kim2022_chains.Predictive.add
+    monkeypatch.setattr(
+        kim2022_chains.Predictive, "add", lambda self, params: draws.append(params) or original(self, params)
+    )
+    weighted = coreset.replace(weights=torch.arange(1.0, 11.0))
+    (block,) = sample_kim2022(net, digits, [weighted], SHORT, seeds=[0, 1])
+    for name, draw in (("start", draws[0]), ("end", draws[2])):
+        each = [F.cross_entropy(out, coreset.labels, reduction="none") for out in net(draw, coreset.points)]
+        expected = torch.stack([(weighted.weights * ce).sum() / 55 for ce in each])
+        torch.testing.assert_close(block.metrics[f"conditioning_ce_{name}"].float(), expected)
+    assert not torch.equal(block.metrics["conditioning_ce_start"], block.metrics["conditioning_ce_end"])
+
+    def die(done, note):
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    options = {"seeds": [0, 1], "file": tmp_path.joinpath, "config_hash": "x", "checkpoint_seconds": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        list(sample_kim2022(net, digits, [weighted], SHORT, report=die, **options))
+    (resumed,) = sample_kim2022(net, digits, [weighted], SHORT, **options)
+    for name in ("conditioning_ce_start", "conditioning_ce_end"):
+        assert torch.equal(resumed.metrics[name], block.metrics[name])
+
+
+def test_default_init_changes_the_start_alone(net, digits, coreset, monkeypatch):
+    """The settings are the published ones; every chain starts from `Network.init` by its own generator, gains at 1."""
+    for protocol in ("kim2022", "kim2022-scaled"):
+        here = kim2022_settings(f"{protocol}-default-init", "hmc", 10, 5_000)
+        assert here == kim2022_settings(protocol, "hmc", 10, 5_000)
+    starts = []
+    original = kim2022_module.value_and_grad
+    monkeypatch.setattr(
+        kim2022_module, "value_and_grad", lambda density, params: starts.append(params) or original(density, params)
+    )
+    config = Kim2022Config(protocol="kim2022-default-init", test_images=30, overrides=SHORT.overrides)
+    list(sample_kim2022(net, digits, [coreset], config, seeds=[0, 1]))
+    first = starts[0].detach()
+    expected = [net.init(1, make_generator("cpu", seed, "chain", "init"))[0] for seed in (0, 1)]
+    assert torch.equal(first, torch.stack(expected))
+    starts.clear()
+    list(sample_kim2022(net, digits, [coreset], SHORT, seeds=[0, 1]))
+    assert float(starts[0].std()) == pytest.approx(0.1, rel=0.1)
 
 
 def test_unknown_names():

@@ -15,8 +15,6 @@ from evaluation.predictive import pick_images
 from evaluation.protocols import ExactSettings
 from evaluation.reference import make_reference, reference_record, reference_settings
 
-SHORT = ExactSettings(chains=2, warmup=2, samples=8, leapfrog_steps=2)
-
 
 @pytest.fixture(scope="module")
 def net():
@@ -25,7 +23,7 @@ def net():
 
 @pytest.fixture
 def settings(digits):
-    return reference_settings(SHORT, len(digits.train), sampler="sghmc", warmup=2, samples=8, leapfrog_steps=2)
+    return reference_settings(len(digits.train), sampler="sghmc", chains=2, warmup=2, samples=8, leapfrog_steps=2)
 
 
 def make(path, net, digits, settings):
@@ -53,13 +51,24 @@ def test_the_key_is_the_content(net, digits, settings):
     assert reference_record(net, changed(digits), settings) == base
 
 
-def test_prior_mass_and_pooling_are_those_of_the_coresets():
-    changes = {"prior": "fan-in", "prior_std": 2.0, "mass": "prior", "pool_step": True}
+def test_full_batches_are_sampled_as_coresets_are():
+    """With other settings than a coreset's, the two differed in their bias as well as in their data."""
+    changes = {"prior": "fan-in", "prior_std": 2.0, "mass": "diagonal", "pool_step": False, "temperature": 0.5}
     for sampler in ("hmc", "nuts"):
-        found = reference_settings(dataclasses.replace(SHORT, **changes), 1000, sampler=sampler)
-        assert {name: getattr(found, name) for name in changes} == changes
-    found = reference_settings(dataclasses.replace(SHORT, **changes), 1000, sampler="sghmc")
-    assert (found.prior, found.prior_std, found.mass) == ("fan-in", 2.0, "diagonal")  # SGHMC adapts no mass
+        assert reference_settings(1000, sampler=sampler) == ExactSettings.for_sampler(sampler)
+        found = reference_settings(1000, sampler=sampler, quick=True, **changes)
+        assert found == ExactSettings.for_sampler(sampler, quick=True, **changes)
+    found = reference_settings(1000, sampler="sghmc", **changes)
+    assert (found.prior, found.prior_std, found.temperature) == ("fan-in", 2.0, 0.5)
+
+
+def test_sghmc_by_itself_keeps_its_trajectory():
+    """`--leapfrog-steps` is meant for HMC; where auto is SGHMC, its moves are half a pass over the data."""
+    usual, short = (reference_settings(50_000, leapfrog_steps=steps) for steps in (None, 2))
+    assert usual == short and usual.leapfrog_steps == 195
+    assert reference_settings(1_000, leapfrog_steps=2).leapfrog_steps == 2
+    quick = reference_settings(50_000, quick=True, samples=7)
+    assert (quick.warmup, quick.samples, quick.leapfrog_steps) == (150, 7, 97)
 
 
 def test_other_images_can_be_asked_later_and_are_kept_apart(net, digits, settings, tmp_path):
@@ -131,10 +140,10 @@ def test_a_predictive_takes_no_more_draws_than_it_says(draws, wanted, count):
 
 def test_small_data_are_sampled_without_noise():
     """Minibatches heat; where all points are affordable they are all taken, with a Metropolis test."""
-    small, large = (reference_settings(SHORT, n) for n in (1_297, 50_000))
+    small, large = (reference_settings(n) for n in (1_297, 50_000))
     assert (small.sampler, small.batch) == ("hmc", 0)
     assert (large.sampler, large.batch) == ("sghmc", 128) and large.max_heat > 0
-    assert reference_settings(SHORT, 1_297, sampler="sghmc").batch == 128
+    assert reference_settings(1_297, sampler="sghmc").batch == 128
 
 
 def test_weights_that_were_deleted_are_sampled_again(net, digits, settings, tmp_path, capsys):

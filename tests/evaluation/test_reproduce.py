@@ -1,6 +1,7 @@
 """Studies: their commands are commands of run.py, their tables are their rows."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -8,10 +9,12 @@ import pytest
 import run
 from bpc.errors import ConfigError
 from bpc_cli.main import parse
-from evaluation.plan import plan_of
+from evaluation.kim2022_plan import KIM2022_SCALES
+from evaluation.plan import SCALES, plan_of
 from evaluation.published import load_published
-from evaluation.reproduce import SCALES, TARGETS, demo_plan, find_target, tabulate
+from evaluation.reproduce import ELSEWHERE, TARGETS, demo_plan, find_target
 from evaluation.rows import Row, RowWriter
+from evaluation.variant_tables import tabulate
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -52,6 +55,46 @@ def test_steps_that_go_on_in_one_folder_follow_each_other():
     assert plan_of(shared)[1].needs == (0,)  # two processes in one first phase would meet
 
 
+def test_a_row_of_kim2022_is_of_independent_coresets(tmp_path):
+    """As many as seeds, each learned with a seed of its own, and scored by one chain each in one command."""
+    for target, scale, count in (
+        ("kim2022-table1", "cpu", 5),
+        ("kim2022-table4", "smoke", 3),
+        ("kim2022-table7", "full", 5),
+    ):
+        steps = TARGETS[target].steps(scale, tmp_path, [])
+        scores = [step for step in steps if step.command[0] == "evaluate"]
+        assert scores
+        for step in scores:
+            made = [steps[i] for i in step.needs]
+            assert len(made) == count == int(step.command[step.command.index("--seeds") + 1])
+            assert [m.command[m.command.index("--seed") + 1] for m in made] == [str(seed) for seed in range(count)]
+            assert len({m.out for m in made}) == count
+
+
+def test_columns_without_augmentation_have_experts_of_their_own(tmp_path):
+    """A store of experts is for one augmentation, and Tables 5 and 7 are without."""
+    for target in ("kim2022-table1-plain", "kim2022-table5", "kim2022-table7"):
+        for step in TARGETS[target].steps("full", tmp_path, []):
+            if step.command[0] in ("experts", "distill", "select"):
+                assert step.command[step.command.index("--augment") + 1] == "none"
+                assert step.command[step.command.index("--experts") + 1].endswith("experts-plain")
+    for step in TARGETS["kim2022-table1"].steps("full", tmp_path, []):
+        assert "none" not in step.command and "experts-plain" not in " ".join(step.command)
+
+
+def test_every_posterior_is_measured_by_its_own_networks_reference(tmp_path):
+    steps = TARGETS["posterior-digits"].steps("full", tmp_path, [])
+    for step in [s for s in steps if s.command[0] == "evaluate"]:
+        needed = [steps[i] for i in step.needs]
+        assert sorted(s.command[0] for s in needed if s.command[0] != "reference") in (["select"] * 5, ["distill"] * 5)
+        (reference,) = (s for s in needed if s.command[0] == "reference")
+        width = step.command[step.command.index("--width") + 1]
+        assert all(s.command[s.command.index("--width") + 1] == width for s in needed)
+        assert reference.out == tmp_path / f"width-{width}" / "reference"
+    assert {s.command[s.command.index("--width") + 1] for s in steps if "--width" in s.command} == {"8", "32"}
+
+
 def test_unknown_names():
     with pytest.raises(ConfigError, match="kim2022-table1"):
         find_target("kim2022-table9")
@@ -68,7 +111,7 @@ def test_published_variants_are_in_the_table():
 def test_the_list_and_a_dry_run(capsys, tmp_path):
     assert run.main(["reproduce"]) == 0
     listed = capsys.readouterr().out
-    assert all(name in listed for name in TARGETS)
+    assert all(name in listed for name in [*TARGETS, *ELSEWHERE])
     assert run.main(["reproduce", "kim2022-fig5", "--dry-run", "--out", str(tmp_path)]) == 0
     assert "--sigma-core 0.1 --sigma-expert 0.01" in capsys.readouterr().out
     assert run.main(["reproduce", "nothing"]) == 2
@@ -108,8 +151,8 @@ def test_variants_side_by_side(tmp_path):
 @pytest.mark.slow
 def test_a_closed_form_study_and_a_table_of_variants(tmp_path, monkeypatch):
     monkeypatch.setenv("BPC_RUNS", str(tmp_path / "runs"))
-    small = SCALES["smoke"].__class__(**{**SCALES["smoke"].__dict__, "num_experts": 1, "seeds": 2, "test_images": 40})
-    monkeypatch.setitem(SCALES, "smoke", small)
+    small = replace(KIM2022_SCALES["smoke"], num_experts=1, seeds=2, test_images=40)
+    monkeypatch.setitem(KIM2022_SCALES, "smoke", small)
     assert run.main(["reproduce", "kim2022-table4", "--out", str(tmp_path / "t4"), "--device", "cpu"]) == 0
     tabulate(TARGETS["kim2022-table4"], tmp_path / "t4")
     table = pd.read_csv(tmp_path / "t4" / "variants.csv")

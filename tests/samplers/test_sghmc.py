@@ -12,7 +12,7 @@ from bpc.posterior import ControlVariates, Posterior
 from bpc.samplers import ExactGradient, SGHMCConfig, run, sghmc, value_and_grad
 from bpc.seeding import ChainGenerators, make_generator
 from bpc.weight_prior import isotropic
-from evaluation.protocols import ExactSettings, exact_plan
+from evaluation.protocols import exact_plan
 from evaluation.reference import reference_settings
 
 N, BATCH, TAU = 50_000, 128, 0.1
@@ -51,7 +51,7 @@ def variances(kernel, mean, covariance, chains, draws, warmup):
 def test_the_default_reference_has_the_right_variances(regression):
     """The settings of `reference_settings`; the code before had variances 1.9, 5.1 and 42 times too large here."""
     posterior, mean, covariance = regression
-    settings = reference_settings(ExactSettings(prior_std=TAU, warmup=20), N, warmup=20)
+    settings = reference_settings(N, prior_std=TAU, warmup=20)
     assert settings.sampler == "sghmc" and settings.batch == BATCH
     kernel = exact_plan(posterior, settings).kernel
     relative, heat = variances(kernel, mean, covariance, chains=24, draws=80, warmup=20)
