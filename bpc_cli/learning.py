@@ -84,7 +84,7 @@ class LearningFlags:
         flag(
             """rkl-path: the chain that is differentiated. Default: that of --protocol, so that the coreset is learned for the
             chain that scores it.""",
-            "kim2022|kim2022-scaled|exact",
+            names("path protocol"),
         ),
     ] = None
     path_chains: Annotated[
@@ -199,7 +199,7 @@ class LearningFlags:
     def _path(self, path: PathSettings, protocol: str, exact: ExactFlags) -> PathSettings:
         """The flow with what the flags change, of the potential that scores."""
         from bpc.divergences.path_settings import EXACT_STEP, PATH_PROTOCOLS
-        from bpc.weight_prior import WEIGHT_PRIORS
+        from bpc.samplers import ExactSettings
 
         sampling: dict[str, Any] = {
             "iterations": self.path_iterations,
@@ -217,13 +217,12 @@ class LearningFlags:
             "antithetic": self.path_antithetic or None,
         }
         if changes["protocol"] == "exact":
-            if exact.prior != "isotropic":
-                raise ConfigError(f"rkl-path flows under --prior isotropic alone; got {exact.prior}.")
-            sampling["init_scale"] = (
-                WEIGHT_PRIORS.get("isotropic").scale if exact.prior_std is None else exact.prior_std
-            )
+            if (exact.prior or ExactSettings.prior) != "isotropic" or exact.temperature not in (None, 1.0):
+                raise ConfigError("rkl-path flows under --prior isotropic and --temperature 1 alone.")
+            sampling["init_scale"] = ExactSettings.prior_std if exact.prior_std is None else exact.prior_std
             sampling["step_size"] = EXACT_STEP if self.path_step_size is None else self.path_step_size
         if self.path_iterations is not None:
+            sampling["scale_time"] = False  # as many as are asked for
             sampling["burn_in"] = min(path.sampling.burn_in, self.path_iterations - 1)
         row = dataclasses.replace(path.sampling, **{k: v for k, v in sampling.items() if v is not None})
         return dataclasses.replace(path, sampling=row, **{k: v for k, v in changes.items() if v is not None})

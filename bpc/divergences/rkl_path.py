@@ -46,7 +46,7 @@ from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
 from bpc.errors import ConfigError
 from bpc.likelihood import LogLikelihood
 from bpc.pieces import pieces
-from bpc.samplers.kim2022_presets import for_network, sampling_preset
+from bpc.samplers.kim2022_presets import SamplingPreset, sampling_preset
 from bpc.weight_prior import isotropic
 
 __all__ = ["RKLPath", "RKLPathConfig"]
@@ -100,11 +100,10 @@ class RKLPath:
         if real is None:
             raise ConfigError("BPC-rKL-path needs a batch of real data.")
         path, like = self.config.path, experts.start
-        potential, dynamics, start = self._chain(coreset, len(like))
-        settings = path.sampling
-        choose = torch.randint(
-            path.earliest, settings.iterations + 1, (1,), generator=generator, device=generator.device
-        )
+        settings = path.chain(len(like))
+        potential, dynamics = self._flow(coreset, settings)
+        ends_from, chosen_on = path.earliest(settings), generator.device
+        choose = torch.randint(ends_from, settings.iterations + 1, (1,), generator=generator, device=chosen_on)
         last = int(choose)
 
         def noise() -> Tensor:
@@ -114,17 +113,25 @@ class RKLPath:
 
         window = path.window or last * settings.leapfrog_steps
         keep = min(last, max(path.late, -(-window // settings.leapfrog_steps)))
-        ends = run_flow(potential, dynamics, start * noise(), noise, last, keep)
+        start = self._default_init(generator, like) if path.default_init else settings.init_scale * noise()
+        ends = run_flow(potential, dynamics, start, noise, last, keep)
         late = list(range(len(ends) - path.late, len(ends)))
         value, slopes = self._loss(torch.stack([ends[i].params for i in late]), coreset, real)
         found = flow_gradient(potential, dynamics, ends, dict(zip(late, slopes, strict=True)), window)
         return CoresetGradient(found.points, self._weights(found, coreset), value)
 
-    def _chain(self, coreset: LearnedCoreset, num_params: int) -> tuple[Potential, Dynamics, float]:
-        """Potential and dynamics, and the standard deviation of the start."""
-        path, m, weights = self.config.path, len(coreset.weights), coreset.weights.detach()
-        settings = path.sampling
-        if path.protocol == "exact":
+    def _default_init(self, generator: torch.Generator, like: Tensor) -> Tensor:
+        """The network's own initialisation, (k, p)."""
+        network = getattr(self.log_likelihood, "network", None)
+        if network is None:
+            raise ConfigError("Chains that start from a network's usual initialisation need a network.")
+        drawn: Tensor = network.init(self.config.path.chains, generator)
+        return drawn.to(like)
+
+    def _flow(self, coreset: LearnedCoreset, settings: SamplingPreset) -> tuple[Potential, Dynamics]:
+        """Potential and dynamics."""
+        m, weights = len(coreset.weights), coreset.weights.detach()
+        if self.config.path.protocol == "exact":
             std = settings.init_scale
             pull, coefficients = GaussianPull(isotropic(std)), weights
             dynamics = Dynamics(
@@ -134,7 +141,6 @@ class RKLPath:
                 inverse_mass=std**2,
             )
         else:
-            settings = for_network(settings, path.protocol, num_params)
             pull, coefficients = NormPull(m * settings.penalty), m * weights / weights.sum()
             dynamics = Dynamics(
                 step_size=settings.step_size,
@@ -143,8 +149,7 @@ class RKLPath:
             )
         points = coreset.points.detach()
         at_once = self.config.at_once
-        potential = Potential(self.log_likelihood, points, coreset.labels, coefficients, pull, at_once)
-        return potential, dynamics, settings.init_scale
+        return Potential(self.log_likelihood, points, coreset.labels, coefficients, pull, at_once), dynamics
 
     def _loss(self, states: Tensor, coreset: LearnedCoreset, real: RealBatch) -> tuple[Tensor, Tensor]:
         """The loss, averaged over chains, and its slopes by the states (late, k, p); both detached."""

@@ -197,7 +197,7 @@ def test_sum_is_the_gradient_of_the_reverse_kl():
 def test_ends_lie_after_burn_in_and_pieces_change_nothing(small):
     model, coreset, _, real = small
     path = PathSettings(sampling=SETTINGS, window=4, chains=2)
-    assert path.earliest == 4
+    assert path.earliest(SETTINGS) == 4
     whole = gradient(model, coreset, real, path)
     cut = gradient(model, coreset, real, path, at_once=5)
     torch.testing.assert_close(cut.points, whole.points, rtol=1e-10, atol=1e-14)
