@@ -83,7 +83,7 @@ def averaged(state: DistillState, config: OuterConfig) -> LearnedCoreset:
         return state.coreset
     whole = 1.0 - config.ema**state.step
     means = {name: state.memory[f"mean_{name}"] / whole for name in _learned(config)}
-    return state.coreset._replace(**means)
+    return LearnedCoreset(**{**state.coreset._asdict(), **means})
 
 
 def _learned(config: OuterConfig) -> dict[str, float]:

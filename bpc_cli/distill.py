@@ -119,6 +119,7 @@ def run_distill(args: Distill) -> Path:
         patience(seconds)
 
     record = DIVERGENCES.get(args.divergence)
+    sampled: Callable[[torch.Generator], ExpertWindow]
     if record.experts:
         store, count = experts_for(
             args.data, args.experts, args.where, setting, needed=preset.epochs_needed, before=before

@@ -40,7 +40,16 @@ from bpc.divergences.base import (
     RealBatch,
     Reduction,
 )
-from bpc.divergences.flow import Dynamics, FlowGradient, GaussianPull, NormPull, Potential, flow_gradient, run_flow
+from bpc.divergences.flow import (
+    Dynamics,
+    FlowGradient,
+    GaussianPull,
+    NormPull,
+    Potential,
+    Pull,
+    flow_gradient,
+    run_flow,
+)
 from bpc.divergences.path_settings import PathSettings
 from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
 from bpc.errors import ConfigError
@@ -133,7 +142,8 @@ class RKLPath:
         m, weights = len(coreset.weights), coreset.weights.detach()
         if self.config.path.protocol == "exact":
             std = settings.init_scale
-            pull, coefficients = GaussianPull(isotropic(std)), weights
+            pull: Pull = GaussianPull(isotropic(std))
+            coefficients = weights
             dynamics = Dynamics(
                 step_size=settings.step_size,
                 leapfrog_steps=settings.leapfrog_steps,
