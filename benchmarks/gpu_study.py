@@ -2,10 +2,10 @@
 
     python benchmarks/gpu_study.py posteriors kim2022-table1 --scale cpu --out runs/study --seconds 500
 
-A posterior of few points is as fast on one core as on a GPU that launches a kernel for each layer, so both kinds of work run beside
-each other, in the order of the plans, each step in a process of its own. At the time limit the steps that run are told to save; the
-same command goes on from there, and so does `run.py reproduce`: a step is known by its folder, whatever device it ran on. A step that
-fails is reported and what needs it is left out.
+A posterior of few points is as fast on one core as on a GPU that launches a kernel for each layer, so both kinds of work run
+beside each other, in the order of the plans, each step in a process of its own. At the time limit the steps that run are told
+to save; the same command goes on from there, and so does `run.py reproduce`: a step is known by its folder, whatever device it
+ran on. A step that fails is reported, and what needs it is left out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from evaluation.plan import Step
 from evaluation.reproduce import find_target
 
+ROOT = Path(__file__).resolve().parents[1]
 NO_DEVICE = ("compare", "tabulate")
 SMALL = ("experts", "select", "distill")  # on digits: seconds of one core
 HEAD_START = 25.0  # seconds until a reference has its folder
@@ -47,6 +47,7 @@ class Job:
 
     @property
     def ready(self) -> bool:
+        """Whether it may start."""
         return self.state == "waiting" and all(self._there(job) for job in self.needs)
 
     def _there(self, job: Job) -> bool:

@@ -8,7 +8,6 @@ them, stored by the images' content.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,13 @@ from torch import Tensor
 
 from bpc.data import Dataset
 from bpc.errors import ConfigError, FileFormatError
-from bpc.estimate import synchronise
 from bpc.files import load_own_tensors, save_tensors
 from bpc.models import Network
-from bpc.posterior import ControlVariates, Posterior
-from bpc.progress import duration, progress, say
+from bpc.progress import progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
-from bpc.samplers import EXACT_SAMPLERS, value_and_grad
-from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
+from evaluation.exact_cost import cost_words, sampling_seconds
 from evaluation.exact_run import (
     REFERENCE_SEEDS,
     diagnostic_rows,
@@ -174,20 +170,32 @@ def make_reference(
     *,
     device: torch.device,
     checkpoint_seconds: float = 30.0,
+    resume: bool = True,
+    quick: ExactSettings | None = None,
+    before: Callable[[float], None] = lambda seconds: None,
 ) -> Reference:
     """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
 
     The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
+
+    Args:
+        path: the folder.
+        network, dataset, settings: what is sampled and how.
+        device: where; the dataset is there.
+        checkpoint_seconds: a kill loses no more.
+        resume: False starts over.
+        quick: the settings that --quick would give, for the message on the cost.
+        before: called with the estimated seconds before sampling begins (it may ask for patience).
     """
     config = reference_record(network, dataset, settings)
-    if (path / "run.json").exists():
+    if resume and (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
         if done and record["config_hash"] == expected:  # several may read it at once
             reference = Reference(path, network, dataset, settings, expected)
             reference.warn()
             return reference
-    with Run(path, "reference", config, device, seed=0) as run:
+    with Run(path, "reference", config, device, seed=0, resume=resume) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
         posterior = exact_posterior(
             network,
@@ -206,11 +214,13 @@ def make_reference(
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
         size = keep * settings.chains * network.num_params * 4 / 2**20
-        say(
-            f"Sampling the posterior of all {len(dataset.train):,} training images by {settings.label} "
-            f"({settings.chains} chains, twice), about {duration(_seconds(posterior, network, settings) * draws * len(left))}. "
-            f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again; --reference none does without."
+        cost = sampling_seconds(
+            network, posterior.points, posterior.labels, settings, chains=settings.chains * len(left)
         )
+        times = ", twice," if len(left) > 1 else ""
+        say(cost_words(f"the posterior of all {len(dataset.train):,} training images{times}", settings, cost, quick))
+        say(f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again.")
+        before(cost(settings))
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):
                 checkpoint = run.file(f"chains-{seed}.safetensors")
@@ -282,27 +292,3 @@ def _write(run: Run, reference: Reference, seed: int, values: dict[str, float], 
                     device=run.device_name, **reference.key._asdict(),
                 )
             )  # fmt: skip
-
-
-def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) -> float:
-    """Of one draw of one chain, by timing its gradients."""
-    device = posterior.points.device
-    params = network.init(1, make_generator(device, 0))
-
-    def timed(work: Callable[[], object]) -> float:
-        work()
-        synchronise(device)
-        started = time.monotonic()
-        work()
-        synchronise(device)
-        return time.monotonic() - started
-
-    whole = timed(lambda: value_and_grad(posterior, params))
-    if settings.sampler == "sghmc" and 0 < settings.batch < len(posterior.labels):
-        estimator = ControlVariates(posterior, settings.batch)
-        generators = ChainGenerators([make_generator(device, 0, "timing")])
-        zero = torch.zeros_like(params)
-        return whole + (settings.leapfrog_steps + 2) * timed(
-            lambda: estimator.estimate(params, params, zero, generators)
-        )
-    return whole * EXACT_SAMPLERS.get(settings.sampler).gradients(settings)
