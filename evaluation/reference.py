@@ -41,6 +41,7 @@ __all__ = ["REFERENCE_SEEDS", "Reference", "load_reference", "make_reference", "
 WEIGHTS_BYTES = 2**28  # of kept draws, for each of the two runs
 BATCH = 128
 FULL_BATCH = 5_000  # training images; up to here a gradient by all of them is affordable
+HEATED_STEP = 0.02  # of SGHMC by minibatches at first: warm-up shrinks it until their noise heats little
 MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
@@ -65,7 +66,9 @@ def reference_settings(
         return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
     batch = min(BATCH, training_images)
     moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
+    base = ExactSettings.for_sampler(
+        "sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch, step_size=HEATED_STEP
+    )
     if sampler == "auto":
         changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
     changes = {name: value for name, value in changes.items() if value is not None}
