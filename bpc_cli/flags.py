@@ -51,6 +51,7 @@ def names(kind: str) -> str:
     """
     from bpc.data import DATASETS, UNLABELLED
     from bpc.divergences import DIVERGENCES
+    from bpc.divergences.path_settings import PATH_PROTOCOLS
     from bpc.ebm.train import SETTINGS
     from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS
     from bpc.selection import SELECTIONS
@@ -71,6 +72,7 @@ def names(kind: str) -> str:
         "sampler": dict.fromkeys([*KIM2022_SAMPLERS.names(), *EXACT_SAMPLERS.names()]),
         "reference sampler": ["auto", *EXACT_SAMPLERS.names()],
         "protocol": [*KIM2022_PROTOCOLS, *EXACT_PROTOCOLS],
+        "path protocol": PATH_PROTOCOLS,
         "preset": dict.fromkeys(name for record in DIVERGENCES for name in record.presets),
         "setting": SETTINGS,
     }

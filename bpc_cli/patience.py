@@ -103,17 +103,19 @@ def learning_seconds(setting: Setting, divergence: str, preset: DistillPreset, i
 
 def smaller_distill(setting: Setting, data: DataFlags, place: PlaceFlags, divergence: str, ipc: int) -> str:
     """The `distill` command that ends in about 20 minutes: a third for experts, half for learning, the rest to score."""
-    from bpc.presets import distill_preset
+    from bpc.divergences import DIVERGENCES
 
     small, epoch = _small(setting)
-    preset = distill_preset("kim2022", divergence, ipc)
+    record = DIVERGENCES.get(divergence)
+    preset = record.preset(next(iter(record.presets)), ipc)
     most = max(1, int(BUDGET / 3 / epoch))  # epochs, of all experts together
     starts = max(1, min(preset.max_start_epoch, 2, most - preset.expert_epochs))
     preset = replace(preset, max_start_epoch=starts)
     count = max(1, min(4, most // max(preset.epochs_needed, 1)))
     step = learning_seconds(small, divergence, preset, ipc) or 1.0
     steps = max(10, min(preset.steps, int(BUDGET / 2 / step)))
+    experts = f"--num-experts {count} --max-start-epoch {starts} " if record.experts else ""
     return (
         f"run.py distill {_images(data, place)} --divergence {divergence} --ipc {ipc} --width {SMALL_WIDTH} "
-        f"--num-experts {count} --max-start-epoch {starts} --steps {steps} --test-images 2000 --protocol kim2022-scaled"
+        f"{experts}--steps {steps} --test-images 2000 --protocol kim2022-scaled"
     )

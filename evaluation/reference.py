@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bpc.data import Dataset
-from bpc.errors import FileFormatError
+from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_own_tensors, save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
@@ -36,11 +36,12 @@ from evaluation.predictive import Predictive, chain_tensors, pick_images, predic
 from evaluation.protocols import ExactSettings, exact_posterior
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
-__all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
+__all__ = ["REFERENCE_SEEDS", "Reference", "load_reference", "make_reference", "reference_record", "reference_settings"]
 
 WEIGHTS_BYTES = 2**28  # of kept draws, for each of the two runs
 BATCH = 128
 FULL_BATCH = 5_000  # training images; up to here a gradient by all of them is affordable
+HEATED_STEP = 0.02  # of SGHMC by minibatches at first: warm-up shrinks it until their noise heats little
 MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
@@ -65,7 +66,9 @@ def reference_settings(
         return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
     batch = min(BATCH, training_images)
     moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
+    base = ExactSettings.for_sampler(
+        "sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch, step_size=HEATED_STEP
+    )
     if sampler == "auto":
         changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -264,6 +267,26 @@ def make_reference(
         run.record("done")
     reference.warn()
     return reference
+
+
+def load_reference(path: Path, network: Network, dataset: Dataset) -> Reference:
+    """The finished reference in a folder, whatever it was sampled by.
+
+    Raises:
+        ConfigError: it is not finished, or is of another network or other images.
+        FileFormatError: there is none.
+    """
+    record = read_run(path)
+    if record["job"] != "reference" or record["status"] != "done":
+        raise ConfigError(f"{path} holds no finished reference; make it with run.py reference --out {path}.")
+    config = record["config"]
+    known = reference_record(network, dataset, ExactSettings())
+    for name in ("dataset", "training_digest", "network"):
+        if config.get(name) != known[name]:
+            raise ConfigError(f"The reference in {path} has {name} {config.get(name)}; expected {known[name]}.")
+    fields = {f.name for f in dataclasses.fields(ExactSettings)}
+    settings = ExactSettings(**{k: v for k, v in config.items() if k in fields})
+    return Reference(path, network, dataset, settings, record["config_hash"])
 
 
 def _kept(network: Network, settings: ExactSettings) -> int:
