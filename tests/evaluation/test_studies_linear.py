@@ -121,7 +121,9 @@ def test_linear_study(tmp_path):
     assert (table["reverse_kl"] >= table["floor_reverse_kl"]).all()
     assert (table["forward_kl"] >= table["floor_forward_kl"]).all()
     assert (table.loc[table["method"] == "random", "total_weight"] - 442).abs().max() < 1e-9
-    pictures = {f"{name}.{suffix}" for name in ("linear", "linear-contours") for suffix in ("png", "pdf")}
+    pictures = {
+        f"{name}.{suffix}" for name in ("linear", "linear-contours", "linear-predictive") for suffix in ("png", "pdf")
+    }
     assert {p.name for p in tmp_path.iterdir()} == {"linear.csv", "linear-steps.csv", "linear.md", *pictures}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "linear.csv"), table)
     assert tables[0].headings == [

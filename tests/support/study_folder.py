@@ -52,6 +52,8 @@ class StudyFolder:
     def coreset(self, method, ipc, seed, learn_weights=False):
         """A coreset's folder; returns its path."""
         path = self.path / "coresets" / f"{method}-{'weights-' if learn_weights else ''}{ipc}-{seed}"
+        if (path / "run.json").exists():
+            return path
         count = ipc * CLASSES
         points = torch.randn(count, 1, 8, 8, generator=make_generator("cpu", seed, method, ipc, learn_weights))
         coreset = Pseudocoreset(
