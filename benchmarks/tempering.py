@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tempering.py --coreset demo/coresets/fkl-0
 
-A gradient is one of one parameter vector by all points of the coreset, warm-up included; every row has the same number of them, at
-most. A fifth of the training images is held out and predicted; the test set is never looked at. Each row is kept in --work as
+A gradient is one of one parameter vector by all points of the coreset, warm-up included; every row has about the same number of
+them. A fifth of the training images is held out and predicted; the test set is never looked at. Each row is kept in --work as
 soon as it is there: a killed run goes on with the next one, and tables are written from what is there.
 """
 

@@ -77,8 +77,9 @@ def _markdown(rows: Sequence[Row]) -> str:
         "",
         f"Digits, coreset: {first['coreset']}, weights scaled to {first['train']:,}; {first['network']}, {first['parameters']:,} "
         f"parameters; {first['held_out']} held-out training images are predicted.",
-        f"At most {first['budget']:,} gradients a row (one of one parameter vector by all points), all chains and warm-up together; "
-        f"seed {first['seed']}; {first['device']}; torch {first['torch']}. ± is a Monte Carlo error, by the jackknife over chains.",
+        f"About {first['budget']:,} gradients a row (one of one parameter vector by all points), all chains and warm-up "
+        f"together; seed {first['seed']}; {first['device']}; torch {first['torch']}.",
+        "± is a Monte Carlo error, by the jackknife over chains.",
         "R-hat and ESS are of the predictions on 64 held-out images: 95 % are better.",
     ]
     for prior_std in dict.fromkeys(row["prior_std"] for row in rows):
