@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bpc.data import Dataset
-from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
-from bpc.errors import ConfigError, NumericalError
+from bpc.divergences import OPTIMIZERS, CoresetGradient, Divergence, ExpertWindow, LearnedCoreset, RealBatch
+from bpc.errors import ConfigError, NumericalError, unknown_name
 from bpc.files import load_own_tensors, own_content, save_tensors
 from bpc.seeding import make_generator
 from bpc.selection import select
@@ -20,6 +21,7 @@ from bpc.selection import select
 __all__ = [
     "DistillState",
     "OuterConfig",
+    "averaged",
     "distill",
     "initial_coreset",
     "load_state",
@@ -28,20 +30,34 @@ __all__ = [
     "start",
 ]
 
+ADAM_BETA_2 = 0.99  # a memory of a hundred steps: runs are of hundreds
+ADAM_EPS = 1e-12  # gradients of an image are small, and only their ratios matter
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
 
 @dataclass(frozen=True, kw_only=True)
 class OuterConfig:
-    """Outer SGD with momentum: velocity = momentum * velocity + gradient, then subtract lr * velocity.
+    """Outer SGD with momentum: velocity = momentum * velocity + gradient, then subtract lr * velocity. Or Adam.
 
     Attributes:
         lr_points: step size of the points.
-        momentum: of points, weights and the divergence's extras alike; an extra's step size is its own.
+        momentum: of points, weights and the divergence's extras alike; an extra's step size is its own. Adam's beta_1.
         lr_weights: step size of the weights; 0 leaves them as they are.
+        optimizer: ``sgd`` or ``adam`` (Kingma and Ba 2015, with `ADAM_BETA_2`); extras always learn by SGD.
+        ema: decay of the average of the iterates in `averaged`; 0 is the iterate itself.
+        clip: the gradient of the points is shortened to this Euclidean norm; 0 leaves it.
     """
 
     lr_points: float = 1000.0
     momentum: float = 0.5
     lr_weights: float = 0.0
+    optimizer: str = "sgd"
+    ema: float = 0.0
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
 
 
 class DistillState(NamedTuple):
@@ -54,6 +70,56 @@ class DistillState(NamedTuple):
     value: Tensor  # scalar, nan where the divergence knows only its gradient
     grad_norm: Tensor  # scalar, Euclidean norm of the gradient of the points
     velocity_extras: Mapping[str, Tensor]
+    memory: Mapping[str, Tensor] = _NOTHING  # what else the optimiser keeps, by name
+
+
+def averaged(state: DistillState, config: OuterConfig) -> LearnedCoreset:
+    """The coreset that learning has led to: the average of the iterates with `ema`, else the last of them.
+
+    The average is over the iterates since the first step (the weight that it gives to nothing is taken out), so that where
+    learning started does not count.
+    """
+    if not config.ema or not state.step:
+        return state.coreset
+    whole = 1.0 - config.ema**state.step
+    means = {name: state.memory[f"mean_{name}"] / whole for name in _learned(config)}
+    return LearnedCoreset(**{**state.coreset._asdict(), **means})
+
+
+def _learned(config: OuterConfig) -> dict[str, float]:
+    """The fields of the coreset that are learned, with their step sizes."""
+    rates = {"points": config.lr_points, "weights": config.lr_weights}
+    return {name: lr for name, lr in rates.items() if lr}
+
+
+def _outer_step(
+    state: DistillState, gradient: CoresetGradient, config: OuterConfig
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Of points and weights: new values, velocities, and what else is kept."""
+    rates, beta, steps = _learned(config), config.momentum, state.step + 1
+    values, velocities, memory = {}, {}, {}
+    for name in ("points", "weights"):
+        slope, velocity = getattr(gradient, name), getattr(state, f"velocity_{name}")
+        if config.clip and name == "points":
+            slope = slope * (config.clip / slope.norm().clamp(min=config.clip))
+        if config.optimizer == "adam":
+            velocities[name] = beta * velocity + (1.0 - beta) * slope
+            before = state.memory.get(f"square_{name}", torch.zeros_like(slope))
+            square = ADAM_BETA_2 * before + (1.0 - ADAM_BETA_2) * slope.square()
+            memory[f"square_{name}"] = square
+            scale = (square / (1.0 - ADAM_BETA_2**steps)).sqrt() + ADAM_EPS
+            direction = velocities[name] / (1.0 - beta**steps) / scale
+        else:
+            direction = velocities[name] = beta * velocity + slope
+        value = getattr(state.coreset, name)
+        if name in rates:
+            value = value - rates[name] * direction
+            value = value.clamp(min=0.0) if name == "weights" else value
+        values[name] = value
+        if config.ema and name in rates:
+            before = state.memory.get(f"mean_{name}", torch.zeros_like(value))
+            memory[f"mean_{name}"] = config.ema * before + (1.0 - config.ema) * value
+    return values, velocities, memory
 
 
 def initial_coreset(
@@ -149,35 +215,32 @@ def distill(
         gradient = divergence.gradient(state.coreset, window, real, noise)
         grad_norm = gradient.points.norm()
 
-        velocity_points = config.momentum * state.velocity_points + gradient.points
-        velocity_weights = config.momentum * state.velocity_weights + gradient.weights
+        values, velocities, memory = _outer_step(state, gradient, config)
         velocity_extras = {k: config.momentum * v + gradient.extras[k] for k, v in state.velocity_extras.items()}
-        coreset = state.coreset
-        points = coreset.points - config.lr_points * velocity_points
-        weights, extras = coreset.weights, dict(coreset.extras)
-        if config.lr_weights:
-            weights = (weights - config.lr_weights * velocity_weights).clamp(min=0.0)
+        extras = dict(state.coreset.extras)
         for name, extra in divergence.extras.items():
             if extra.lr:
                 extras[name] = (extras[name] - extra.lr * velocity_extras[name]).clamp(min=extra.minimum)
-        if not all(bool(torch.isfinite(t).all()) for t in (points, weights, *extras.values())):
+        if not all(bool(torch.isfinite(t).all()) for t in (*values.values(), *extras.values())):
             raise NumericalError(
                 f"Learning diverged at step {state.step + 1}: the gradient's norm is {float(grad_norm):.3g} and the "
                 "coreset is no longer finite. Lower --lr or --student-lr."
             )
         state = DistillState(
             state.step + 1,
-            LearnedCoreset(points, coreset.labels, weights, extras),
-            velocity_points,
-            velocity_weights,
+            state.coreset._replace(**values, extras=extras),
+            velocities["points"],
+            velocities["weights"],
             gradient.value,
             grad_norm,
             velocity_extras,
+            memory,
         )
         yield state
 
 
 _STATE_FORMAT = "bpc-distill-state-1"
+_MEMORY = "memory."
 _TENSORS = ("velocity_points", "velocity_weights", "value", "grad_norm")
 
 
@@ -193,6 +256,7 @@ def save_state(state: DistillState, path: Path, config_hash: str) -> None:
     tensors |= {f"coreset.{name}": value for name, value in coreset.extras.items()}
     tensors |= {field: getattr(state, field) for field in _TENSORS}
     tensors |= {_velocity(name): value for name, value in state.velocity_extras.items()}
+    tensors |= {_MEMORY + name: value for name, value in state.memory.items()}
     save_tensors(path, tensors, {"format": _STATE_FORMAT, "step": str(state.step), "config_hash": config_hash})
 
 
@@ -214,5 +278,6 @@ def load_state(path: Path, config_hash: str, divergence: Divergence, device: tor
             step=int(metadata["step"]),
             coreset=LearnedCoreset(points, labels, weights, extras),
             velocity_extras=velocities,
+            memory={k.removeprefix(_MEMORY): v for k, v in tensors.items() if k.startswith(_MEMORY)},
             **{field: tensors[field] for field in _TENSORS},
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from bpc.coreset import Pseudocoreset
-from bpc.distill import DistillState, OuterConfig, distill, load_state, save_state, start
+from bpc.distill import DistillState, OuterConfig, averaged, distill, load_state, save_state, start
 from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset, RealBatch
 from bpc.drive import drive
 from bpc.estimate import step_seconds
@@ -92,10 +92,11 @@ def distill_into(
     if time.monotonic() - begun > 20:
         say(f"Learned {template.method} in {duration(time.monotonic() - begun)}.")
     extras = {name: float(extra) for name, extra in state.coreset.extras.items()}
+    found = averaged(state, outer)
     learned = template.replace(
-        points=state.coreset.points,
-        labels=state.coreset.labels,
-        weights=state.coreset.weights,
+        points=found.points,
+        labels=found.labels,
+        weights=found.weights,
         provenance={**template.provenance, "steps": state.step, **extras},
     )
     learned.save(run.file("coreset.safetensors", promised=True))

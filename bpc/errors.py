@@ -10,6 +10,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FileFormatError",
+    "FolderBusy",
     "NumericalError",
     "StorageError",
     "unknown_name",
@@ -22,6 +23,10 @@ class BpcError(Exception):
 
 class ConfigError(BpcError):
     """A setting is unknown, out of range, or does not fit the others."""
+
+
+class FolderBusy(ConfigError):
+    """Another process is using the folder."""
 
 
 class DataError(BpcError):

@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 import torch
 
-from bpc.errors import ConfigError, FileFormatError
+from bpc.errors import ConfigError, FileFormatError, FolderBusy
 from bpc.files import (
     explain_os_error,
     is_temporary,
@@ -163,7 +163,7 @@ class Run:
             self._lock = filelock.FileLock(str(self.path / LOCK))
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ConfigError(
+            raise FolderBusy(
                 f"{self.path} is being used by another process; wait for it, or choose another --out."
             ) from None
         except OSError as error:

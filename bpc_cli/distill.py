@@ -2,127 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from bpc.errors import ConfigError
 from bpc_cli.flags import (
     AtLeast,
     DataFlags,
     ExactFlags,
     ExpertFlags,
     NetworkFlags,
-    Positive,
     RunFlags,
     ScoringFlags,
     flag,
     group,
     names,
 )
+from bpc_cli.learning import LearningFlags
 from bpc_cli.scoring import ScoringPlan, scoring_plan
 from bpc_cli.setting import Setting, experts_for, prepare, scale_note, short_hash
 
 if TYPE_CHECKING:
-    from bpc.divergences import LearnedCoreset
+    from collections.abc import Callable
+
+    import torch
+
+    from bpc.divergences import Divergence, ExpertWindow, LearnedCoreset
     from bpc.presets import DistillPreset
     from bpc.runs import Run
-    from expert_trajectories import TrajectoryStore
 
 __all__ = ["Distill", "run_distill"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearningFlags:
-    """How the coreset is learned; what is not given is the preset's."""
-
-    preset: Annotated[
-        str | None,
-        flag(
-            """Where the settings come from. Default: kim2022, Tables 2 and C.3 of Kim et al. (2022); digits on digits.
-            kim2022-code: as the authors' code leaves them.""",
-            names("preset"),
-        ),
-    ] = None
-    steps: Annotated[int | None, flag("Outer steps (K).", "INT"), AtLeast(1)] = None
-    lr: Annotated[float | None, flag("Outer step size on the images (gamma).", "FLOAT"), Positive()] = None
-    momentum: Annotated[float | None, flag("Outer momentum.", "FLOAT"), AtLeast(0)] = None
-    max_start_epoch: Annotated[
-        int | None, flag("Start epochs are drawn from 0 to this less one (T+).", "INT"), AtLeast(1)
-    ] = None
-    inner_steps: Annotated[int | None, flag("SGD steps on the coreset (L_u).", "INT"), AtLeast(1)] = None
-    expert_epochs: Annotated[
-        int | None, flag("Expert epochs from the start of a window to its end (L_x).", "INT"), AtLeast(1)
-    ] = None
-    student_lr: Annotated[
-        float | None, flag("Inner step size (eta); where wasserstein's learned one starts.", "FLOAT"), Positive()
-    ] = None
-    lr_student: Annotated[
-        float | None, flag("wasserstein: step size of the learned inner step size.", "FLOAT"), AtLeast(0)
-    ] = None
-    draws: Annotated[int | None, flag("Gaussian draws (S).", "INT"), AtLeast(1)] = None
-    sigma: Annotated[
-        float | None,
-        flag("Standard deviation of both Gaussians (Sigma_u^1/2 and Sigma_x^1/2).", "FLOAT"),
-        AtLeast(0),
-    ] = None
-    sigma_core: Annotated[float | None, flag("Of the coreset's Gaussian alone (Sigma_u^1/2).", "FLOAT"), AtLeast(0)] = (
-        None
-    )
-    sigma_expert: Annotated[
-        float | None, flag("Of the experts' Gaussian alone (Sigma_x^1/2).", "FLOAT"), AtLeast(0)
-    ] = None
-    real_batch: Annotated[int | None, flag("rkl: real images per step (B).", "INT"), AtLeast(1)] = None
-    init: Annotated[str, flag("Start from a random subset of the data, or from noise.", "real|noise")] = "real"
-    diagonal: Annotated[bool, flag("wasserstein: diagonal covariances (Appendix C.1).")] = False
-    reduction: Annotated[
-        str,
-        flag("fkl, rkl: mean as published, or sum: the gradient of the KL itself, with weights N/M.", "mean|sum"),
-    ] = "mean"
-    learn_weights: Annotated[bool, flag("Learn the points' weights as well, as in the original pseudocoresets.")] = (
-        False
-    )
-    lr_weights: Annotated[float, flag("Step size of the weights.", "FLOAT"), AtLeast(0)] = 0.1
-
-    def check(self, divergence: str) -> None:
-        """Refuse options that the divergence would not look at: they would name another run of the same result.
-
-        Raises:
-            ConfigError: an option of other divergences.
-        """
-        from bpc.divergences import DIVERGENCES, REDUCTION
-
-        def takers(name: str) -> list[str]:
-            return [r.name for r in DIVERGENCES if name in {field.name for field in dataclasses.fields(r.config)}]
-
-        for name, given in (("diagonal", self.diagonal), ("reduction", self.reduction != REDUCTION)):
-            if given and divergence not in takers(name):
-                raise ConfigError(f"--{name} means nothing to {divergence}; it is for {', '.join(takers(name))}.")
-
-    def preset_for(self, divergence: str, ipc: int, usual: str) -> DistillPreset:
-        """The preset with what the flags change."""
-        from bpc.divergences import DIVERGENCES
-
-        record = DIVERGENCES.get(divergence)
-        if usual not in record.presets:  # a divergence that has none for this dataset
-            usual = next(iter(record.presets))
-        preset = record.preset(self.preset or usual, ipc)
-        changes: dict[str, Any] = {
-            "steps": self.steps,
-            "lr_points": self.lr,
-            "momentum": self.momentum,
-            "max_start_epoch": self.max_start_epoch,
-            "inner_steps": self.inner_steps,
-            "expert_epochs": self.expert_epochs if preset.expert_epochs else None,  # 0: it does not look at the end
-            "student_lr": self.student_lr,
-            "lr_student": self.lr_student,
-            "samples": self.draws,
-            "sigma_core": self.sigma if self.sigma_core is None else self.sigma_core,
-            "sigma_expert": self.sigma if self.sigma_expert is None else self.sigma_expert,
-            "real_batch": self.real_batch,
-        }
-        return dataclasses.replace(preset, **{k: v for k, v in changes.items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +71,7 @@ def run_distill(args: Distill) -> Path:
     from bpc.data import default_settings
     from bpc.distill import initial_coreset
     from bpc.distill_run import WORTH_ESTIMATING
+    from bpc.divergences import DIVERGENCES, no_experts
     from bpc.presets import distill_preset
     from bpc.progress import plural, say
     from bpc.runs import Run, check_folder, default_out
@@ -172,11 +82,13 @@ def run_distill(args: Distill) -> Path:
     if args.where.out is not None:
         check_folder(args.where.out)  # before experts are trained
     learning = args.learning
-    preset = learning.preset_for(args.divergence, args.ipc, default_settings(args.data.dataset).preset)
     learning.check(args.divergence)
+    usual = default_settings(args.data.dataset).preset
+    preset = learning.preset_for(args.divergence, args.ipc, usual, args.scoring.protocol, args.exact)
     plan = scoring_plan(args.scoring, args.exact, "hmc", ipcs=(args.ipc,), seed=args.data.seed)
     setting = prepare(args.data, args.network, args.where, args.experts.augment)
     plan.check(setting)
+    divergence = _divergence(args, setting, preset)
     dataset = setting.dataset
     initial = initial_coreset(
         dataset,
@@ -206,27 +118,37 @@ def run_distill(args: Distill) -> Path:
         asked = True
         patience(seconds)
 
-    store, count = experts_for(args.data, args.experts, args.where, setting, needed=preset.epochs_needed, before=before)
+    record = DIVERGENCES.get(args.divergence)
+    sampled: Callable[[torch.Generator], ExpertWindow]
+    if record.experts:
+        store, count = experts_for(
+            args.data, args.experts, args.where, setting, needed=preset.epochs_needed, before=before
+        )
+        sampled = store.sampler(preset.max_start_epoch, preset.expert_epochs, setting.device, list(range(count)))
+        experts = {**store.meta, "num_experts": count}
+    else:
+        sampled, count, experts = no_experts(setting.network.num_params, setting.device), 0, None
     config = {
         **setting.config,
         "divergence": args.divergence,
         "ipc": args.ipc,
-        "preset": {k: v for k, v in dataclasses.asdict(preset).items() if k != "note"},
+        "preset": preset.record(),
         "augment": setting.augment_name,
         "init": learning.init,
         "diagonal": learning.diagonal,
         "reduction": learning.reduction,
         "learn_weights": learning.learn_weights,
         "lr_weights": learning.lr_weights if learning.learn_weights else 0.0,
-        "experts": {**store.meta, "num_experts": count},
+        "experts": experts,
         "evaluation": plan.record() if args.evaluate else None,
     }
     out = args.where.out or default_out(
         "distill", dataset.name, args.divergence, f"ipc{args.ipc}", short_hash({"job": "distill", **config})
     )
-    published = distill_preset(preset.name, args.divergence, args.ipc)
-    changed = {k: v for k, v in dataclasses.asdict(preset).items() if v != getattr(published, k)}
-    training = ", ".join([plural(count, "expert"), *(f"{k} {v}" for k, v in changed.items())])
+    published = distill_preset(preset.name, args.divergence, args.ipc).record()
+    changed = {k: v for k, v in preset.record().items() if v != published.get(k)}
+    by = plural(count, "expert") if record.experts else f"preset {preset.name}"
+    training = ", ".join([by, *(f"{k} {v}" for k, v in changed.items())])
     scale = scale_note(setting, f"{args.divergence} ipc {args.ipc} learned with {training}", *plan.notes())
     with Run(out, "distill", config, setting.device, seed=args.data.seed, resume=args.where.resume, scale=scale) as run:
         if run.done:
@@ -236,11 +158,34 @@ def run_distill(args: Distill) -> Path:
                 patience(0.0)
             if preset.note and args.evaluate:
                 say(f"Preset {preset.name}: {preset.note}")
-            _learn(args, setting, run, preset, store, count, initial, training, plan)
+            _learn(args, setting, run, preset, divergence, sampled, initial, training, plan)
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
     if args.evaluate:
         show_table([out], out / "tables", title=f"{method_label(args.divergence)} on {dataset.name}")
     return out / "coreset.safetensors"
+
+
+def _divergence(args: Distill, setting: Setting, preset: DistillPreset) -> Divergence:
+    """What is learned by; settings that it refuses are refused here, before experts are trained."""
+    from bpc.budget import pairs_at_once
+    from bpc.divergences import DIVERGENCES
+    from bpc.likelihood import Classifier
+    from bpc.presets import make_divergence
+
+    return make_divergence(
+        args.divergence,
+        preset,
+        Classifier(setting.network),
+        setting.augment,
+        diagonal=args.learning.diagonal,
+        reduction=args.learning.reduction,
+        at_once=pairs_at_once(
+            setting.network,
+            setting.device,
+            args.where.memory_budget,
+            second_order=DIVERGENCES.get(args.divergence).second_order,
+        ),
+    )
 
 
 def _learn(
@@ -248,37 +193,19 @@ def _learn(
     setting: Setting,
     run: Run,
     preset: DistillPreset,
-    store: TrajectoryStore,
-    count: int,
+    divergence: Divergence,
+    sampled: Callable[[torch.Generator], ExpertWindow],
     initial: LearnedCoreset,
     training: str,
     plan: ScoringPlan,
 ) -> None:
     """Learn and, where asked, score, in an open run."""
-    from bpc.budget import pairs_at_once
     from bpc.coreset import Pseudocoreset
     from bpc.distill import OuterConfig, real_batches
     from bpc.distill_run import distill_into
-    from bpc.divergences import DIVERGENCES
-    from bpc.likelihood import Classifier
-    from bpc.presets import make_divergence
     from bpc_cli.show import draw_coreset
 
     dataset, network, learning = setting.dataset, setting.network, args.learning
-    divergence = make_divergence(
-        args.divergence,
-        preset,
-        Classifier(network),
-        setting.augment,
-        diagonal=learning.diagonal,
-        reduction=learning.reduction,
-        at_once=pairs_at_once(
-            network,
-            setting.device,
-            args.where.memory_budget,
-            second_order=DIVERGENCES.get(args.divergence).second_order,
-        ),
-    )
     template = Pseudocoreset(
         points=initial.points,
         labels=initial.labels,
@@ -303,12 +230,15 @@ def _learn(
         run,
         initial,
         divergence,
-        store.sampler(preset.max_start_epoch, divergence.expert_epochs, setting.device, list(range(count))),
+        sampled,
         real_batches(dataset, preset.real_batch) if divergence.needs_real else None,
         OuterConfig(
             lr_points=preset.lr_points,
             momentum=preset.momentum,
             lr_weights=learning.lr_weights if learning.learn_weights else 0.0,
+            optimizer=preset.optimizer,
+            ema=preset.ema,
+            clip=preset.clip,
         ),
         steps=preset.steps,
         seed=args.data.seed,
@@ -317,4 +247,4 @@ def _learn(
     )
     draw_coreset(run, coreset)
     if args.evaluate:
-        plan.score(setting, run, [coreset], args.where, beside_random=True)
+        plan.score(setting, run, [coreset], args.where, beside_random=True, yes=args.experts.yes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from bpc_cli.flags import DataFlags, ExactFlags, NetworkFlags, RunFlags, ScoringFlags, flag, group, names
+from bpc_cli.flags import DataFlags, ExactFlags, NetworkFlags, RunFlags, ScoringFlags, Yes, flag, group, names
 from bpc_cli.scoring import scoring_plan
 from bpc_cli.setting import prepare, scale_note, short_hash
 
@@ -44,6 +44,7 @@ class Evaluate:
         ),
     ] = None
     table: Annotated[bool, flag("Print the table.")] = True
+    yes: Yes = False
     data: Annotated[DataFlags, group("Which images it is scored on.")] = DataFlags()
     network: Annotated[NetworkFlags, group("The network whose posterior is sampled.")] = NetworkFlags()
     scoring: Annotated[ScoringFlags, group("How it is scored.")] = ScoringFlags()
@@ -110,7 +111,7 @@ def run_evaluate(args: Evaluate) -> Path:
             say(f"{out} holds this run already, finished.")
         else:
             beside_random = plan.is_exact and args.exact.beside_random
-            plan.score(setting, run, coresets, args.where, beside_random=beside_random)
+            plan.score(setting, run, coresets, args.where, beside_random=beside_random, yes=args.yes)
             run.record("done", augment=trained_with != AUGMENT_NONE)
     if args.table:
         show_table([out], out / "tables", title=f"{method_label(first.method)} on {setting.dataset.name}")

@@ -51,6 +51,7 @@ def names(kind: str) -> str:
     """
     from bpc.data import DATASETS, UNLABELLED
     from bpc.divergences import DIVERGENCES
+    from bpc.divergences.path_settings import PATH_PROTOCOLS
     from bpc.ebm.train import SETTINGS
     from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS
     from bpc.selection import SELECTIONS
@@ -71,6 +72,7 @@ def names(kind: str) -> str:
         "sampler": dict.fromkeys([*KIM2022_SAMPLERS.names(), *EXACT_SAMPLERS.names()]),
         "reference sampler": ["auto", *EXACT_SAMPLERS.names()],
         "protocol": [*KIM2022_PROTOCOLS, *EXACT_PROTOCOLS],
+        "path protocol": PATH_PROTOCOLS,
         "preset": dict.fromkeys(name for record in DIVERGENCES for name in record.presets),
         "setting": SETTINGS,
     }
@@ -132,6 +134,9 @@ class Between:
 
 MOST_SEED = 2**32 - 1  # what every generator here takes (numpy's and scikit-learn's are the narrowest)
 Seed = Annotated[int, flag(f"Every random number derives from it: 0 to {MOST_SEED}.", "INT"), Between(0, MOST_SEED)]
+
+
+Yes = Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")]
 
 
 def check_flags(args: Any) -> None:
@@ -196,7 +201,7 @@ class RunFlags(PlaceFlags):
         float | None,
         flag(
             """Memory for activations: learning and published scoring are cut into pieces that fit, with the same result to
-            rounding; exact scoring and its reference use pieces of 0.5 GiB whatever the budget, and give the same bits.
+            rounding; exact scoring and its reference use pieces of one size whatever the budget, and give the same bits.
             Default: 0.5 on the CPU, where more is no faster, and half of the card on a GPU.""",
             "GIB",
         ),
@@ -302,7 +307,7 @@ class ExpertFlags:
             "OP_OP|none",
         ),
     ] = None
-    yes: Annotated[bool, flag("Begin at once, even where the work will take more than an hour on this CPU.")] = False
+    yes: Yes = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +322,7 @@ class ScoringFlags:
     protocol: Annotated[
         str,
         flag(
-            """kim2022: the published one. kim2022-scaled: its penalty scaled for small networks. kim2022-default-init,
+            """kim2022: the published one. kim2022-scaled: its penalty and time scaled for small networks. kim2022-default-init,
             kim2022-scaled-default-init: the same, started from the network's usual initialisation. exact: textbook MCMC,
             several chains, diagnostics, and fidelity to the full data's posterior. exact-scaled: the same with the
             coreset's weights scaled to sum to the number of training images.""",
@@ -336,7 +341,10 @@ class ScoringFlags:
     chains_at_once: Annotated[int, flag("Chains in one batch; 0 chooses by memory.", "INT"), AtLeast(0)] = 0
     iterations: Annotated[
         int | None,
-        flag("Sampler iterations, instead of Table 3's N (the row is then no longer the published protocol).", "INT"),
+        flag(
+            "Sampler iterations, instead of Table 3's N, and not scaled (the row is then no longer the published protocol).",
+            "INT",
+        ),
         AtLeast(1),
     ] = None
     burn_in: Annotated[int | None, flag("Iterations that are discarded, instead of Table 3's.", "INT"), AtLeast(0)] = (

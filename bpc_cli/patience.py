@@ -24,7 +24,14 @@ BUDGET = 20 * 60.0  # of the smaller command
 SMALL_WIDTH = 32
 
 
-def ask_patience(seconds: float, device: torch.device, yes: bool, smaller: Callable[[], str]) -> None:
+def ask_patience(
+    seconds: float,
+    device: torch.device,
+    yes: bool,
+    smaller: Callable[[], str],
+    *,
+    lead: str = "For about 20 minutes:\n  ",
+) -> None:
     """Where the work will take more than an hour on a CPU, say so, print the smaller command, and wait a little for Ctrl-C.
 
     Args:
@@ -32,13 +39,14 @@ def ask_patience(seconds: float, device: torch.device, yes: bool, smaller: Calla
         device: where the work would run; a GPU's owner is not asked.
         yes: begin at once.
         smaller: makes the command that ends in 20 minutes (it may take seconds: it measures).
+        lead: what is said before it.
     """
     from bpc.progress import duration, say
 
     if device.type != "cpu" or seconds <= LONG or yes:
         return
     days = f" ({seconds / 86400:.1f} days)" if "days" not in duration(seconds) else ""
-    say(f"This will take about {duration(seconds)} here{days}. For about 20 minutes:\n  {smaller()}")
+    say(f"This will take about {duration(seconds)} here{days}. {lead}{smaller()}")
     say(f"It begins in {PAUSE:.0f} s; Ctrl-C leaves, --yes begins at once.")
     time.sleep(PAUSE)
 
@@ -95,17 +103,19 @@ def learning_seconds(setting: Setting, divergence: str, preset: DistillPreset, i
 
 def smaller_distill(setting: Setting, data: DataFlags, place: PlaceFlags, divergence: str, ipc: int) -> str:
     """The `distill` command that ends in about 20 minutes: a third for experts, half for learning, the rest to score."""
-    from bpc.presets import distill_preset
+    from bpc.divergences import DIVERGENCES
 
     small, epoch = _small(setting)
-    preset = distill_preset("kim2022", divergence, ipc)
+    record = DIVERGENCES.get(divergence)
+    preset = record.preset(next(iter(record.presets)), ipc)
     most = max(1, int(BUDGET / 3 / epoch))  # epochs, of all experts together
     starts = max(1, min(preset.max_start_epoch, 2, most - preset.expert_epochs))
     preset = replace(preset, max_start_epoch=starts)
     count = max(1, min(4, most // max(preset.epochs_needed, 1)))
     step = learning_seconds(small, divergence, preset, ipc) or 1.0
     steps = max(10, min(preset.steps, int(BUDGET / 2 / step)))
+    experts = f"--num-experts {count} --max-start-epoch {starts} " if record.experts else ""
     return (
         f"run.py distill {_images(data, place)} --divergence {divergence} --ipc {ipc} --width {SMALL_WIDTH} "
-        f"--num-experts {count} --max-start-epoch {starts} --steps {steps} --test-images 2000 --protocol kim2022-scaled"
+        f"{experts}--steps {steps} --test-images 2000 --protocol kim2022-scaled"
     )

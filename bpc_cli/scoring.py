@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpc.errors import ConfigError, unknown_name
+from bpc.errors import ConfigError, FolderBusy, unknown_name
 from bpc_cli.flags import ExactFlags, PlaceFlags, RunFlags, ScoringFlags
-from bpc_cli.reference import reference_for, reference_plan, shared_settings
+from bpc_cli.reference import check_reference, reference_for, reference_plan, shared_settings
 from bpc_cli.setting import Setting
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from bpc.runs import Run
     from evaluation.exact_chains import ExactConfig
     from evaluation.kim2022_chains import Kim2022Config
+    from evaluation.protocols import ExactSettings
 
 __all__ = ["ScoringPlan", "random_coresets", "scoring_plan"]
 
@@ -30,6 +33,7 @@ class ScoringPlan:
     seeds: tuple[int, ...]
     flags: ScoringFlags
     exact: ExactFlags
+    quick: ExactSettings | None = None  # what --quick would give, where it is not asked for
 
     @property
     def is_exact(self) -> bool:
@@ -86,14 +90,28 @@ class ScoringPlan:
         return notes
 
     def score(
-        self, setting: Setting, run: Run, coresets: list[Pseudocoreset], place: RunFlags, *, beside_random: bool
+        self,
+        setting: Setting,
+        run: Run,
+        coresets: list[Pseudocoreset],
+        place: RunFlags,
+        *,
+        beside_random: bool,
+        yes: bool = False,
     ) -> None:
-        """Score a coreset (or one per seed), and random ones of its size where wanted, into the run's folder."""
+        """Score a coreset (or one per seed), and random ones of its size where wanted, into the run's folder.
+
+        Args:
+            setting, coresets, place: of the command.
+            run: the folder.
+            beside_random: whether random ones are wanted.
+            yes: begin at once, however long exact sampling takes.
+        """
         groups = [coresets]
         if beside_random and coresets[0].method not in ("random", "full"):
             groups.append(random_coresets(setting, coresets[0].ipc, self.seeds, run.hash))
         if self.is_exact:
-            self._score_exactly(setting, run, groups, place)
+            self._score_exactly(setting, run, groups, place, yes)
         else:
             self._score_as_published(setting, run, groups, place)
 
@@ -123,7 +141,9 @@ class ScoringPlan:
                 checkpoint_seconds=place.checkpoint_seconds,
             )
 
-    def _score_exactly(self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags) -> None:
+    def _score_exactly(
+        self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], place: RunFlags, yes: bool
+    ) -> None:
         """Posteriors of coresets, of random ones, of the full data; fidelity; one page of figures."""
         from bpc.progress import say
         from evaluation.compare import method_label
@@ -147,15 +167,17 @@ class ScoringPlan:
         asked = [Inputs("test", picked), mixed_corruptions(shifted), foreign(picked, dataset)]
         more = every_corruption(shifted, self.flags.corruption_images) if self.flags.corruptions else []
         common, more = ([i._replace(split=i.split.to(device)) for i in part] for part in (asked, more))
-        reference = None
-        if exact.reference != "none":
-            reference = reference_for(
-                setting,
-                exact,
-                place,
-                leapfrog_steps=self.flags.leapfrog_steps,
-                path=None if exact.reference == "auto" else Path(exact.reference),
-            )
+        self._say_cost(setting, run, groups, yes, asked=sum(len(i.split) for i in (*common, *more)))
+        reference, path, wanted = None, None, exact.reference != "none"
+        if exact.reference not in ("auto", "none"):
+            path = Path(exact.reference)
+        steps = self.flags.leapfrog_steps
+        make = partial(reference_for, setting, exact, place, leapfrog_steps=steps, path=path, yes=yes)
+        if wanted:
+            try:
+                reference = make()
+            except FolderBusy:
+                say("Another process samples the full data's posterior; the coresets' come first.")
         for group in groups:
             score_exact(
                 run,
@@ -167,10 +189,41 @@ class ScoringPlan:
                 inputs=[*common, *more],
                 checkpoint_seconds=place.checkpoint_seconds,
             )
+        while wanted and reference is None:
+            try:
+                reference = make()
+            except FolderBusy:
+                time.sleep(1.0)
         if reference is not None:
             add_fidelity(run, reference, common)
         title = f"{method_label(groups[0][0].method)} on {dataset.name}"
         run.own(write_page(run.path, reference, title=title, inputs=common))
+
+    def _say_cost(
+        self, setting: Setting, run: Run, groups: list[list[Pseudocoreset]], yes: bool, *, asked: int
+    ) -> None:
+        """What the coresets' posteriors cost, before any is sampled; where that is hours on a CPU, time to think."""
+        from bpc.progress import plural, say
+        from bpc_cli.patience import ask_patience
+        from evaluation.exact_chains import ExactConfig
+        from evaluation.exact_cost import cost_words, sampling_seconds
+        from evaluation.exact_run import unwritten_seeds
+
+        assert isinstance(self.config, ExactConfig)
+        settings, total = self.config.settings, 0.0
+        for group in groups:
+            first, left = group[0], len(unwritten_seeds(run, group[0], self.config, self.seeds))
+            if not left:
+                continue
+            points, labels = (x.to(setting.device) for x in (first.points, first.labels))
+            cost = sampling_seconds(
+                setting.network, points, labels, settings, chains=left * settings.chains, asked=asked
+            )
+            who = first.method if left == 1 else f"{first.method}, {plural(left, 'seed')},"
+            say(cost_words(who, settings, cost, self.quick))
+            total += cost(settings)
+        if not list(run.path.glob("chains-*")):  # a run that goes on has been agreed to
+            ask_patience(total, setting.device, yes, lambda: "Less: --quick, fewer --seeds.", lead="")
 
     def _shifted(self, setting: Setting, place: PlaceFlags) -> CorruptedCifar10 | GeneratedCorruptions:
         """Corrupted test images, official or generated; says which."""
@@ -217,18 +270,19 @@ def scoring_plan(
 
     if flags.protocol in EXACT_PROTOCOLS:
         if exact.reference not in ("auto", "none"):
-            _check_reference(Path(exact.reference))
-        settings = ExactSettings.for_sampler(
-            sampler,
-            backend,
-            quick=exact.quick,
-            **shared_settings(exact),
-            mass=exact.mass,
-            pool_step=None if exact.pool_step else False,
-            warmup=exact.warmup,
-            samples=exact.samples,
-            leapfrog_steps=flags.leapfrog_steps,
-            step_size=flags.step_size,
+            check_reference(Path(exact.reference))
+        settings, quick = (
+            ExactSettings.for_sampler(
+                sampler,
+                backend,
+                quick=shorter,
+                **shared_settings(exact),
+                warmup=exact.warmup,
+                samples=exact.samples,
+                leapfrog_steps=flags.leapfrog_steps,
+                step_size=flags.step_size,
+            )
+            for shorter in (exact.quick, True)
         )
         config: Kim2022Config | ExactConfig = ExactConfig(
             protocol=flags.protocol, settings=settings, test_images=flags.test_images
@@ -249,18 +303,10 @@ def scoring_plan(
         for ipc in ipcs:
             kim2022_settings(flags.protocol, sampler, ipc, 1, **overrides)
         count = flags.seeds or 5
+        quick = None
     if coresets > 1 and coresets != count:
         raise ConfigError(f"{coresets} coresets for {count} seeds: give one, or one for each.")
-    return ScoringPlan(config, tuple(range(seed, seed + count)), flags, exact)
-
-
-def _check_reference(path: Path) -> None:
-    """Refuse a folder that cannot hold a reference, before anything is made."""
-    from bpc.runs import check_folder, read_run
-
-    check_folder(path)
-    if (path / "run.json").exists() and (job := read_run(path)["job"]) != "reference":
-        raise ConfigError(f"{path} holds a run of {job}, not a reference; choose another --reference folder.")
+    return ScoringPlan(config, tuple(range(seed, seed + count)), flags, exact, None if exact.quick else quick)
 
 
 def random_coresets(setting: Setting, ipc: int, seeds: Sequence[int], config_hash: str) -> list[Pseudocoreset]:

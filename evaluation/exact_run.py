@@ -39,6 +39,7 @@ __all__ = [
     "inference_data",
     "save_inference",
     "score_exact",
+    "unwritten_seeds",
     "warn_of_heat",
     "warn_of_swaps",
     "write_result",
@@ -54,6 +55,14 @@ def written_seeds(run: Run, key: PosteriorKey) -> set[int]:
     """Seeds that are finished: the row `mixed` is the last one of a posterior."""
     rows = key.of(read_rows(run.path / "rows.csv"))
     return {int(s) for s in rows.loc[rows["metric"] == "mixed", "seed"]}
+
+
+def unwritten_seeds(run: Run, coreset: Pseudocoreset, config: ExactConfig, seeds: Sequence[int]) -> list[int]:
+    """Those whose posterior is still to be sampled."""
+    if not (run.path / "rows.csv").exists():
+        return list(seeds)
+    done = written_seeds(run, PosteriorKey(coreset.method, coreset.ipc, config.sampler, config.protocol))
+    return [seed for seed in seeds if seed not in done]
 
 
 def score_exact(

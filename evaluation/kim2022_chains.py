@@ -53,7 +53,9 @@ class Kim2022Config:
 
     def record(self) -> dict[str, Any]:
         """What a configuration hash should cover."""
-        shared = {"sampler": self.sampler, "protocol": self.protocol, "test_images": self.test_images}
+        shared: dict[str, Any] = {"sampler": self.sampler, "protocol": self.protocol, "test_images": self.test_images}
+        if self.protocol.startswith("kim2022-scaled"):
+            shared["scaled"] = "penalty, time"  # rows of shorter chains, from before the time was scaled, are not these
         return {**shared, "overrides": {k: v for k, v in self.overrides.items() if v is not None}}
 
 

@@ -20,23 +20,31 @@ class PosteriorScale:
     """How much is done.
 
     Attributes:
-        widths: of the ConvNet with two blocks: 8 has 1,026 parameters, 32 the demo's 10,986. Experts, and so learned coresets,
-            are each width's own.
+        networks: ConvNets as (width, blocks): (8, 1) has 1,386 parameters, (32, 2) is the demo's with 10,986. Experts and learned
+            coresets are each network's own. Chains mix on both; on (8, 2), narrow and deep, HMC does not (docs/posteriors.md).
         ipcs: images per class.
         coresets: independent ones of each kind and size; one posterior each.
         sampling: flags of every posterior, the full data's too.
     """
 
-    widths: tuple[int, ...] = (8,)
+    networks: tuple[tuple[int, int], ...] = ((8, 1),)
     ipcs: tuple[int, ...] = (1, 10)
     coresets: int = 5
     sampling: tuple[str, ...] = ()
 
 
 POSTERIOR_SCALES = {
-    "smoke": PosteriorScale(ipcs=(1,), coresets=2, sampling=("--quick",)),
+    # short of mixing by far: that every step runs and every table has its rows
+    "smoke": PosteriorScale(
+        ipcs=(1,),
+        coresets=2,
+        sampling=(
+            *("--quick", "--chains", "2", "--leapfrog-steps", "10"),
+            *("--reference-warmup", "10", "--reference-samples", "20"),
+        ),
+    ),
     "cpu": PosteriorScale(),
-    "full": PosteriorScale(widths=(8, 32)),
+    "full": PosteriorScale(networks=((8, 1), (32, 2))),
 }
 
 
@@ -44,10 +52,12 @@ def _digits(scale: str, out: Path, common: Command) -> Iterator[Command]:
     """The full data's posterior comes first: it takes longest, and coresets are learned beside it (--jobs)."""
     chosen = POSTERIOR_SCALES[scale]
     shown: list[str] = []
-    for width in chosen.widths:
-        place = out / f"width-{width}"
+    for width, depth in chosen.networks:
+        place = out / f"width-{width}-depth-{depth}"
         shown += [str(place / "coresets"), str(place / "scores")]
-        yield from _one_network(chosen, place, ["--dataset", "digits", "--width", str(width), *common])
+        yield from _one_network(
+            chosen, place, ["--dataset", "digits", "--width", str(width), "--depth", str(depth), *common]
+        )
     yield ["compare", *shown, "--out", str(out / "comparison"), "--title", "Posteriors on digits"]
 
 

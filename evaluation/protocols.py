@@ -3,8 +3,9 @@
 `kim2022` is the published evaluation as its authors ran it (Algorithms 2 and 3, Table 3 of Kim et al. 2022); its potential is
 M (mean CE + lambda ||theta||_2) with the norm, not its square. The penalty was chosen for 320,010 parameters and drives a much
 smaller network to zero: `kim2022-scaled` multiplies lambda by sqrt(p / 320010), so that the pull on each parameter is the
-published one. The published chain starts from N(0, 0.1^2) for every parameter, a norm's gains included: `kim2022-default-init`
-and `kim2022-scaled-default-init` differ in that alone, they start from `Network.init`.
+published one, and iterations and burn-in by (320010 / p)^(1/4), so that a small network has fitted its points when it is
+sampled (`bpc.samplers.kim2022_presets.for_network`). The published chain starts from N(0, 0.1^2) for every parameter, a norm's
+gains included: `kim2022-default-init` and `kim2022-scaled-default-init` differ in that alone, they start from `Network.init`.
 
 `exact` samples sum_m w_m log p(u_m | theta) + log prior(theta) by textbook HMC or NUTS (or SGHMC,
 whose error shrinks with its step), several chains for every seed. `exact-scaled` is the same with the weights scaled to sum to N,
@@ -27,6 +28,7 @@ from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS, ExactSettings, Kernel
+from bpc.samplers.base import LogDensity
 from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset, for_network
 from bpc.seeding import ChainGenerators
 from bpc.weight_prior import WEIGHT_PRIORS
@@ -41,8 +43,10 @@ __all__ = [
     "ExactSettings",
     "exact_plan",
     "exact_posterior",
+    "kim2022_density",
     "kim2022_plan",
     "kim2022_settings",
+    "mean_cross_entropy",
 ]
 
 EXACT_PROTOCOLS = ("exact", "exact-scaled")
@@ -62,15 +66,30 @@ class ChainPlan(NamedTuple):
 
 
 def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **changes: Any) -> SamplingPreset:
-    """Table 3's row for `sampler` at `ipc`, with the penalty scaled under ``kim2022-scaled`` and its sibling.
+    """Table 3's row for `sampler` at `ipc`, with penalty and time scaled under ``kim2022-scaled`` and its sibling.
 
     `changes` (None values are ignored) override the row; an altered row is no longer the published protocol, and the
-    caller's caption has to say so.
+    caller's caption has to say so. Iterations or burn-in that are given are taken as given, and the other one as published.
     """
     record = KIM2022_SAMPLERS.get(sampler, hint="The kim2022 protocol has no other.")
-    preset = for_network(record.preset(ipc), protocol, num_params)
+    published = record.preset(ipc)
+    preset = for_network(published, protocol, num_params)
     changes = {k: v for k, v in changes.items() if v is not None}
+    if {"iterations", "burn_in"} & changes.keys():
+        changes = {"iterations": published.iterations, "burn_in": published.burn_in, **changes}
     return dataclasses.replace(preset, **changes)
+
+
+def mean_cross_entropy(network: Network, points: Tensor, labels: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """(k, p) -> (k,) nats: the weighted mean over a coreset's points, as `kim2022_plan` takes them."""
+    log_likelihood = Classifier(network)
+    share = weights / weights.sum(-1, keepdim=True)
+    return lambda params: -(log_likelihood(params, points, labels) * share).sum(1)
+
+
+def kim2022_density(mean_ce: Callable[[Tensor], Tensor], m: int, penalty: float) -> LogDensity:
+    """-M U(theta) = -M (mean CE + lambda ||theta||), (k,) nats: the log of the density that the published chains claim."""
+    return lambda params: -m * (mean_ce(params) + penalty * torch.linalg.vector_norm(params, dim=1))
 
 
 def kim2022_plan(
@@ -96,16 +115,12 @@ def kim2022_plan(
         augment: of the coreset at every gradient of A-SGHMC; HMC never augments.
         default_init: start from the network's usual initialisation, in place of N(0, sigma_theta^2).
     """
-    log_likelihood = Classifier(network)
     m = len(labels)
-    share = weights / weights.sum(-1, keepdim=True)
 
-    def cross_entropy(params: Tensor, seen: Tensor = points) -> Tensor:
-        return -(log_likelihood(params, seen, labels) * share).sum(1)
+    def density_of(seen: Tensor) -> LogDensity:
+        return kim2022_density(mean_cross_entropy(network, seen, labels, weights), m, settings.penalty)
 
-    def log_density(params: Tensor, seen: Tensor = points) -> Tensor:
-        """-M U(theta), (k,) nats."""
-        return -m * (cross_entropy(params, seen) + settings.penalty * torch.linalg.vector_norm(params, dim=1))
+    log_density = density_of(points)
 
     def augmented_density(params: Tensor, generators: ChainGenerators) -> Tensor:
         if augment is None:
@@ -116,7 +131,7 @@ def kim2022_plan(
             apply(x, draw(augment, m, shape, g, device=points.device))
             for x, g in zip(each, generators.generators, strict=True)
         ]
-        return log_density(params, torch.stack(views))
+        return density_of(torch.stack(views))(params)
 
     kernel = KIM2022_SAMPLERS.get(sampler).kernel(log_density, augmented_density, settings)
 
@@ -129,7 +144,7 @@ def kim2022_plan(
         settings.iterations,
         settings.burn_in,
         own_start=usual if default_init else None,
-        cross_entropy=torch.no_grad()(cross_entropy),
+        cross_entropy=torch.no_grad()(mean_cross_entropy(network, points, labels, weights)),
     )
 
 

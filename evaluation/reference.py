@@ -8,7 +8,6 @@ them, stored by the images' content.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,14 @@ import torch
 from torch import Tensor
 
 from bpc.data import Dataset
-from bpc.errors import FileFormatError
-from bpc.estimate import synchronise
+from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_own_tensors, save_tensors
 from bpc.models import Network
-from bpc.posterior import ControlVariates, Posterior
-from bpc.progress import duration, progress, say
+from bpc.progress import progress, say
 from bpc.runs import Run, config_hash, missing_outputs, read_run
-from bpc.samplers import EXACT_SAMPLERS, value_and_grad
-from bpc.seeding import ChainGenerators, make_generator
 from evaluation.diagnostics import diagnose
 from evaluation.exact_chains import TRACKED, sample_posterior
+from evaluation.exact_cost import cost_words, sampling_seconds
 from evaluation.exact_run import (
     REFERENCE_SEEDS,
     diagnostic_rows,
@@ -40,11 +36,12 @@ from evaluation.predictive import Predictive, chain_tensors, pick_images, predic
 from evaluation.protocols import ExactSettings, exact_posterior
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
-__all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
+__all__ = ["REFERENCE_SEEDS", "Reference", "load_reference", "make_reference", "reference_record", "reference_settings"]
 
 WEIGHTS_BYTES = 2**28  # of kept draws, for each of the two runs
 BATCH = 128
 FULL_BATCH = 5_000  # training images; up to here a gradient by all of them is affordable
+HEATED_STEP = 0.02  # of SGHMC by minibatches at first: warm-up shrinks it until their noise heats little
 MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
@@ -69,7 +66,9 @@ def reference_settings(
         return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
     batch = min(BATCH, training_images)
     moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
+    base = ExactSettings.for_sampler(
+        "sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch, step_size=HEATED_STEP
+    )
     if sampler == "auto":
         changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -174,20 +173,32 @@ def make_reference(
     *,
     device: torch.device,
     checkpoint_seconds: float = 30.0,
+    resume: bool = True,
+    quick: ExactSettings | None = None,
+    before: Callable[[float], None] = lambda seconds: None,
 ) -> Reference:
     """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
 
     The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
+
+    Args:
+        path: the folder.
+        network, dataset, settings: what is sampled and how.
+        device: where; the dataset is there.
+        checkpoint_seconds: a kill loses no more.
+        resume: False starts over.
+        quick: the settings that --quick would give, for the message on the cost.
+        before: called with the estimated seconds before sampling begins (it may ask for patience).
     """
     config = reference_record(network, dataset, settings)
-    if (path / "run.json").exists():
+    if resume and (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
         if done and record["config_hash"] == expected:  # several may read it at once
             reference = Reference(path, network, dataset, settings, expected)
             reference.warn()
             return reference
-    with Run(path, "reference", config, device, seed=0) as run:
+    with Run(path, "reference", config, device, seed=0, resume=resume) as run:
         reference = Reference(path, network, dataset, settings, run.hash)
         posterior = exact_posterior(
             network,
@@ -206,11 +217,13 @@ def make_reference(
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
         size = keep * settings.chains * network.num_params * 4 / 2**20
-        say(
-            f"Sampling the posterior of all {len(dataset.train):,} training images by {settings.label} "
-            f"({settings.chains} chains, twice), about {duration(_seconds(posterior, network, settings) * draws * len(left))}. "
-            f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again; --reference none does without."
+        cost = sampling_seconds(
+            network, posterior.points, posterior.labels, settings, chains=settings.chains * len(left)
         )
+        times = ", twice," if len(left) > 1 else ""
+        say(cost_words(f"the posterior of all {len(dataset.train):,} training images{times}", settings, cost, quick))
+        say(f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again.")
+        before(cost(settings))
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):
                 checkpoint = run.file(f"chains-{seed}.safetensors")
@@ -243,6 +256,26 @@ def make_reference(
     return reference
 
 
+def load_reference(path: Path, network: Network, dataset: Dataset) -> Reference:
+    """The finished reference in a folder, whatever it was sampled by.
+
+    Raises:
+        ConfigError: it is not finished, or is of another network or other images.
+        FileFormatError: there is none.
+    """
+    record = read_run(path)
+    if record["job"] != "reference" or record["status"] != "done":
+        raise ConfigError(f"{path} holds no finished reference; make it with run.py reference --out {path}.")
+    config = record["config"]
+    known = reference_record(network, dataset, ExactSettings())
+    for name in ("dataset", "training_digest", "network"):
+        if config.get(name) != known[name]:
+            raise ConfigError(f"The reference in {path} has {name} {config.get(name)}; expected {known[name]}.")
+    fields = {f.name for f in dataclasses.fields(ExactSettings)}
+    settings = ExactSettings(**{k: v for k, v in config.items() if k in fields})
+    return Reference(path, network, dataset, settings, record["config_hash"])
+
+
 def _kept(network: Network, settings: ExactSettings) -> int:
     """Draws of each chain whose weights are kept: as many as a predictive takes, within `WEIGHTS_BYTES`."""
     most = WEIGHTS_BYTES // (4 * settings.chains * network.num_params)
@@ -262,27 +295,3 @@ def _write(run: Run, reference: Reference, seed: int, values: dict[str, float], 
                     device=run.device_name, **reference.key._asdict(),
                 )
             )  # fmt: skip
-
-
-def _seconds(posterior: Posterior, network: Network, settings: ExactSettings) -> float:
-    """Of one draw of one chain, by timing its gradients."""
-    device = posterior.points.device
-    params = network.init(1, make_generator(device, 0))
-
-    def timed(work: Callable[[], object]) -> float:
-        work()
-        synchronise(device)
-        started = time.monotonic()
-        work()
-        synchronise(device)
-        return time.monotonic() - started
-
-    whole = timed(lambda: value_and_grad(posterior, params))
-    if settings.sampler == "sghmc" and 0 < settings.batch < len(posterior.labels):
-        estimator = ControlVariates(posterior, settings.batch)
-        generators = ChainGenerators([make_generator(device, 0, "timing")])
-        zero = torch.zeros_like(params)
-        return whole + (settings.leapfrog_steps + 2) * timed(
-            lambda: estimator.estimate(params, params, zero, generators)
-        )
-    return whole * EXACT_SAMPLERS.get(settings.sampler).gradients(settings)

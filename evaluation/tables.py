@@ -236,7 +236,10 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) ->
             "Published: Kim et al. (2022), Tables 1, 5, 6 and 7: ConvNet of width 128, 5,000 steps, 100 experts, ten seeds."
         )
         if part["protocol"].str.startswith("kim2022-scaled").any():
-            notes.append("kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010).")
+            notes.append(
+                "kim2022-scaled: the published sampler with lambda times sqrt(parameters / 320,010), iterations times "
+                "(320,010 / parameters)^(1/4) but for HMC at 1 image per class."
+            )
         if part["protocol"].str.endswith("default-init").any():
             notes.append("default-init: the chain starts from the network's usual initialisation, not from N(0, 0.1²).")
     if "agreement" in metrics:

@@ -7,6 +7,7 @@ import torch
 
 from bpc.distill import (
     OuterConfig,
+    averaged,
     distill,
     initial_coreset,
     load_state,
@@ -64,6 +65,37 @@ def test_initial_coreset(digits, initial):
         initial_coreset(digits, 1000, source="real", total_weight=None, seed=0)
 
 
+def test_steps_are_those_of_torch_adam(initial, monkeypatch):
+    """And what is kept is the average of the iterates, without where they started."""
+    monkeypatch.setattr("bpc.distill.ADAM_EPS", 1e-8)  # torch's
+    config = OuterConfig(lr_points=0.1, momentum=0.9, lr_weights=0.3, optimizer="adam", ema=0.7)
+    states = list(distill(start(initial, Pull(0.2)), Pull(0.2), window, None, config, steps=4, seed=7))
+    parameters = [t.clone().requires_grad_(True) for t in (initial.points, initial.weights)]
+    groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, (0.1, 0.3), strict=True)]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    mean = 0.0
+    for step in range(4):
+        noise = torch.randn(initial.points.shape, generator=make_generator("cpu", 7, "distill", step, "noise"))
+        parameters[0].grad = (parameters[0] - 3.0 + noise * 0.01).detach()
+        parameters[1].grad = torch.ones_like(parameters[1])
+        optimizer.step()
+        with torch.no_grad():
+            parameters[1].clamp_(min=0.0)
+        mean = mean + 0.3 * 0.7 ** (3 - step) * parameters[0].detach()
+    torch.testing.assert_close(states[-1].coreset.points, parameters[0].detach())
+    torch.testing.assert_close(states[-1].coreset.weights, parameters[1].detach())
+    torch.testing.assert_close(averaged(states[-1], config).points, mean / (1 - 0.7**4))
+    assert averaged(states[-1], OuterConfig()) is states[-1].coreset
+    assert averaged(start(initial, Pull()), config).points is initial.points
+
+
+def test_clip_shortens_the_gradient(initial):
+    config = OuterConfig(lr_points=1.0, momentum=0.0, clip=0.5)
+    (state,) = distill(start(initial, Pull()), Pull(), window, None, config, steps=1, seed=0)
+    assert float((state.coreset.points - initial.points).norm()) == pytest.approx(0.5, rel=1e-4)
+    assert float(state.grad_norm) > 1.0
+
+
 def test_steps_are_those_of_torch_sgd(initial):
     config = OuterConfig(lr_points=0.1, momentum=0.5, lr_weights=0.3)
     states = list(distill(start(initial, Pull(0.2)), Pull(0.2), window, None, config, steps=4, seed=7))
@@ -91,8 +123,9 @@ def test_what_is_not_learned_stays(initial):
     assert torch.equal(last.coreset.labels, initial.labels)
 
 
-def test_resumed_is_uninterrupted(initial, tmp_path):
-    config, pull = OuterConfig(lr_points=0.1, momentum=0.5), Pull(0.1)
+@pytest.mark.parametrize(("optimizer", "ema"), [("sgd", 0.0), ("adam", 0.9)])
+def test_resumed_is_uninterrupted(initial, tmp_path, optimizer, ema):
+    config, pull = OuterConfig(lr_points=0.1, momentum=0.5, optimizer=optimizer, ema=ema), Pull(0.1)
     whole = list(distill(start(initial, pull), pull, window, None, config, steps=6, seed=1))[-1]
     half = list(distill(start(initial, pull), pull, window, None, config, steps=3, seed=1))[-1]
     save_state(half, tmp_path / "state", "abc")
@@ -101,6 +134,7 @@ def test_resumed_is_uninterrupted(initial, tmp_path):
     resumed = list(distill(loaded, pull, window, None, config, steps=6, seed=1))[-1]
     for a, b in zip(whole.coreset[:3], resumed.coreset[:3], strict=True):
         assert torch.equal(a, b)
+    assert torch.equal(averaged(whole, config).points, averaged(resumed, config).points)
     assert torch.equal(whole.coreset.extras["student_lr"], resumed.coreset.extras["student_lr"])
     assert not torch.equal(whole.coreset.extras["student_lr"], torch.tensor(0.1))
     with pytest.raises(FileFormatError, match="not a checkpoint of this run"):

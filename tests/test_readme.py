@@ -121,7 +121,9 @@ def test_every_target_and_study_exists():
     from evaluation.reproduce import TARGETS
     from evaluation.studies import STUDIES
 
-    papers = r"\b(?:kim2022|ai2021|tomczak2018|pooladzandi2022)-(?:table|fig)\d+|regression-\w+"
+    papers = (
+        r"\b(?:kim2022|ai2021|tomczak2018|pooladzandi2022)-(?:table|fig)\d+(?:-\w+)?|regression-\w+|posterior-digits"
+    )
     assert set(re.findall(papers, EVERYTHING)) - {"regression-coreset"} <= set(TARGETS)
     assert set(re.findall(r"run\.py study (\w+)", EVERYTHING)) == set(STUDIES)
 

@@ -168,14 +168,14 @@ def test_a_killed_run_of_a_new_divergence_goes_on(registries, tmp_path, digits):
 def test_errors_name_what_is_registered(registries, capsys):
     DIVERGENCES.register(toy_divergence())
     assert run.main(["distill", "--divergence", "shrnk", "--ipc", "1", "--dataset", "digits"]) == 2
-    assert "choose from fkl, rkl, shrink, wasserstein. Did you mean 'shrink'?" in capsys.readouterr().err
+    assert "choose from fkl, rkl, rkl-path, shrink, wasserstein. Did you mean 'shrink'?" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="Unknown preset 'digits'; choose from mine"):
         DIVERGENCES.get("shrink").preset("digits", 1)
 
 
 def test_tables_and_figures_know_every_method():
     assert list(method_labels()) == [
-        "random", "herding", "kcenter", "craig", "adacore", "rkl", "wasserstein", "fkl", "full"
+        "random", "herding", "kcenter", "craig", "adacore", "rkl", "wasserstein", "fkl", "rkl-path", "full"
     ]  # fmt: skip
     assert {method.name for method in METHODS if method.learned} == set(DIVERGENCES.names())
     assert method_label("fkl", augment=True) == "BPC-fKL (+Aug)" and method_label("unheard-of") == "unheard-of"

@@ -9,15 +9,19 @@ from bpc.divergences.base import (
     LearnedCoreset,
     RealBatch,
     Reduction,
+    no_experts,
 )
 from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.forward_kl import ForwardKL, ForwardKLConfig, forward_kl_gradient
-from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord
+from bpc.divergences.path_settings import PathSettings
+from bpc.divergences.record import DIVERGENCES, OPTIMIZERS, DistillPreset, DivergenceRecord
 from bpc.divergences.reverse_kl import ReverseKL, ReverseKLConfig, reverse_kl_gradient
+from bpc.divergences.rkl_path import RKLPath, RKLPathConfig
 from bpc.divergences.wasserstein import Wasserstein, WassersteinConfig, wasserstein_gradient, wasserstein_loss
 
 __all__ = [
     "DIVERGENCES",
+    "OPTIMIZERS",
     "REDUCTION",
     "CoresetGradient",
     "DistillPreset",
@@ -28,6 +32,9 @@ __all__ = [
     "ForwardKL",
     "ForwardKLConfig",
     "LearnedCoreset",
+    "PathSettings",
+    "RKLPath",
+    "RKLPathConfig",
     "RealBatch",
     "Reduction",
     "ReverseKL",
@@ -36,6 +43,7 @@ __all__ = [
     "WassersteinConfig",
     "covariance_surrogate",
     "forward_kl_gradient",
+    "no_experts",
     "posterior_residual",
     "reverse_kl_gradient",
     "wasserstein_gradient",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ __all__ = [
     "LearnedCoreset",
     "RealBatch",
     "Reduction",
+    "no_experts",
 ]
 
 Reduction = Literal["mean", "sum"]
@@ -56,6 +57,12 @@ class ExpertWindow(NamedTuple):
     def end(self) -> Tensor:
         """theta^(r + L_x), (p,): the centre of q_x."""
         return self.snapshots[-1]
+
+
+def no_experts(num_params: int, device: torch.device | str) -> Callable[[torch.Generator], ExpertWindow]:
+    """Windows for a divergence that looks at no expert: the length of a parameter vector is all they hold."""
+    window = ExpertWindow(torch.zeros(1, num_params, device=device))
+    return lambda generator: window
 
 
 class RealBatch(NamedTuple):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpc.divergences.base import Divergence
+from bpc.divergences.path_settings import PathSettings
 from bpc.errors import ConfigError, unknown_name
 from bpc.likelihood import LogLikelihood
 from bpc.methods import METHODS, Method
 from bpc.registry import Registry
 
-__all__ = ["DIVERGENCES", "DistillPreset", "DivergenceRecord", "digits_preset", "kim2022_preset"]
+__all__ = ["DIVERGENCES", "OPTIMIZERS", "DistillPreset", "DivergenceRecord", "digits_preset", "kim2022_preset"]
+
+OPTIMIZERS = ("sgd", "adam")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,10 @@ class DistillPreset:
         real_batch: B.
         lr_points, momentum: of the outer SGD on the images (gamma; its momentum).
         lr_student: outer step size of eta (BPC-W only).
+        optimizer: the outer optimiser, one of `OPTIMIZERS`; with ``adam`` `momentum` is its beta_1.
+        ema: decay of an average of the iterates, which is then what is kept; 0 keeps the last iterate.
+        clip: the gradient of the points is shortened to this norm; 0 leaves it.
+        path: the flow of reverse KL by paths; None for every other divergence.
         note: where this differs from paper or code.
     """
 
@@ -47,6 +54,10 @@ class DistillPreset:
     lr_points: float = 1000.0
     momentum: float = 0.5
     lr_student: float = 0.0
+    optimizer: str = "sgd"
+    ema: float = 0.0
+    clip: float = 0.0
+    path: PathSettings | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -60,6 +71,18 @@ class DistillPreset:
             )
         if self.expert_epochs < 0:
             raise ConfigError(f"expert_epochs must not be negative; got {self.expert_epochs}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if not 0 <= self.ema < 1 or self.clip < 0:
+            raise ConfigError(f"ema must lie in [0, 1) and clip be 0 or more; got {self.ema} and {self.clip}.")
+
+    def record(self) -> dict[str, Any]:
+        """What a configuration hash covers: numbers and words alone. What came later and is not used leaves no trace."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "note"}
+        path = fields.pop("path")
+        later = {"optimizer": "sgd", "ema": 0.0, "clip": 0.0}
+        fields = {k: v for k, v in fields.items() if k not in later or v != later[k]}
+        return fields if path is None else {**fields, **path.record()}
 
     @property
     def epochs_needed(self) -> int:
@@ -131,6 +154,7 @@ class DivergenceRecord(Method):
         presets: settings at a number of images per class, by the preset's name; the first is used where the dataset's usual
             preset is not among them.
         second_order: whether it differentiates through the inner SGD, which takes memory.
+        experts: whether it looks at expert trajectories; without, none are trained.
     """
 
     divergence: Callable[[LogLikelihood, Any], Divergence]
@@ -138,6 +162,7 @@ class DivergenceRecord(Method):
     presets: Mapping[str, Callable[[int], DistillPreset]]
     learned: bool = True
     second_order: bool = False
+    experts: bool = True
 
     def preset(self, name: str, ipc: int) -> DistillPreset:
         """The settings of that name at `ipc` images per class.

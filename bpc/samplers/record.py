@@ -178,6 +178,7 @@ class ExactSampler:
             order of the prior's width.
         gradients: full-batch gradients that a draw costs, at most.
         backends: who can run it.
+        replicas: parameter vectors of each chain that are moved in one batch.
         defaults: of `ExactSettings`, where they are not HMC's.
     """
 
@@ -186,6 +187,7 @@ class ExactSampler:
     kernel: Callable[[Posterior, ExactSettings], Kernel[Any, Any]]
     gradients: Callable[[ExactSettings], int]
     backends: tuple[str, ...] = ("native",)
+    replicas: Callable[[ExactSettings], int] = lambda settings: 1
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 

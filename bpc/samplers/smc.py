@@ -232,6 +232,7 @@ EXACT_SAMPLERS.register(
         label="Tempered SMC",
         kernel=_exact,
         gradients=_gradients,
+        replicas=lambda settings: settings.samples,
         defaults={"leapfrog_steps": 20},  # every particle has a trajectory at every move of every stage
     )
 )

@@ -296,9 +296,8 @@ EXACT_SAMPLERS.register(
         label="Parallel tempering",
         kernel=_exact,
         gradients=lambda settings: (settings.levels - 1) * settings.leapfrog_steps + 1,
-        defaults={
-            "warmup": 200,
-            "leapfrog_steps": 20,
-        },  # every level has a trajectory, and levels are placed in warm-up
+        replicas=lambda settings: settings.levels - 1,
+        # every level has a trajectory, and levels are placed in warm-up
+        defaults={"warmup": 200, "leapfrog_steps": 20},
     )
 )

@@ -108,6 +108,27 @@ def test_tempering_and_smc_write_what_only_they_know(here, coreset, tmp_path, sa
     assert "Log evidence" in text and ("Least swap rate" in text) == (sampler == "pt")
 
 
+def test_a_reference_is_found_by_the_flags_that_made_it(here, coreset, tmp_path, capsys):
+    """By `run.py reference` first, in the folder that evaluate looks in; cold, and quick where no number is given."""
+    flags = [*NETWORK, "--temperature", "0.5", "--quick", "--chains", "2", "--leapfrog-steps", "2"]
+    flags += ["--reference-samples", "8", "--reference-warmup", "3"]
+    code, said = here("reference", *flags)
+    assert code == 0, said
+    assert "training images, twice, by hmc: 2 chains x 11 draws x 2 gradients, about" in said
+    assert "Run 2 on 500 test images: accuracy" in said and "The two runs: agreement" in said
+    (folder,) = tmp_path.glob("runs/reference-*")
+    assert json.loads((folder / "run.json").read_text())["config"]["temperature"] == 0.5
+    command = ["evaluate", *flags, "--samples", "8", "--test-images", "60", "--coreset", coreset, "--protocol", "exact"]
+    code, said = here(*command, "--no-beside-random", "--out", tmp_path / "e")
+    assert code == 0, said
+    assert "Sampling random by hmc: 2 chains x 58 draws x 2 gradients, about" in said
+    assert "Sampling the posterior of all" not in said
+    assert "temperature 0.5" in json.loads((tmp_path / "e" / "run.json").read_text())["scale"]
+    assert {"tv", "accuracy"} <= {metric for method, _, _, metric, _ in rows(tmp_path / "e") if method == "random"}
+    code, said = here("reference", *flags, "--out", tmp_path / "e")
+    assert code == 2 and "holds a run of evaluate, not a reference" in said
+
+
 @pytest.mark.slow
 def test_the_memory_budget_changes_no_bit(here, tmp_path):
     """float32 sums in other pieces grow apart along a chain: 0.588 became 0.618 under the same hash."""

@@ -78,7 +78,7 @@ def test_no_data_and_no_network(place):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["distill", "--divergence", "fkll", "--ipc", "1"], ["divergence", "fkll", "fkl, rkl, wasserstein"]),
+        (["distill", "--divergence", "fkll", "--ipc", "1"], ["divergence", "fkll", "fkl, rkl, rkl-path, wasserstein"]),
         (["distill", "--divergence", "fkl"], ["--ipc"]),
         (["distil"], ["distil", "distill"]),
         (["distill", "--divergence", "fkl", "--ipc", "x"], ["ipc"]),

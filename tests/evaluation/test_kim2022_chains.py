@@ -122,7 +122,26 @@ def test_scaled_penalty():
     assert kim2022_settings("kim2022", "hmc", 10, 320_010).penalty == 1.5
     assert kim2022_settings("kim2022-scaled", "hmc", 10, 320_010).penalty == 1.5
     assert kim2022_settings("kim2022-scaled", "hmc", 10, 80_002).penalty == pytest.approx(0.75, rel=1e-4)
+    changed = kim2022_settings("kim2022-scaled", "hmc", 10, 24_714, penalty=0.2)
+    assert (changed.iterations, changed.penalty) == (190, 0.2)
     assert kim2022_settings("kim2022", "hmc", 10, 5, penalty=0.3, step_size=None).penalty == 0.3
+
+
+def test_scaled_time():
+    """Iterations and burn-in times (320,010 / p)^(1/4), never fewer than published; a length that is given is not scaled."""
+
+    def length(protocol, sampler, ipc, p, **changes):
+        found = kim2022_settings(protocol, sampler, ipc, p, **changes)
+        return found.iterations, found.burn_in
+
+    assert length("kim2022", "hmc", 10, 20_000) == (100, 50) == length("kim2022-scaled", "hmc", 10, 320_010)
+    assert length("kim2022-scaled", "hmc", 10, 20_001) == (200, 100)  # a sixteenth of the parameters
+    assert length("kim2022-scaled", "asghmc", 1, 20_001) == (40, 20)
+    assert length("kim2022-scaled", "hmc", 1, 20_001) == (20, 10)
+    assert length("kim2022-scaled", "hmc", 10, 10**9) == (100, 50)
+    assert length("kim2022-scaled-default-init", "hmc", 20, 20_001) == (200, 100)
+    assert length("kim2022-scaled", "hmc", 10, 20_001, iterations=120) == (120, 50)
+    assert length("kim2022-scaled", "hmc", 10, 20_001, burn_in=7) == (100, 7)
 
 
 @pytest.mark.parametrize("sampler", ["hmc", "asghmc"])

@@ -91,7 +91,8 @@ def test_every_posterior_is_measured_by_its_own_networks_reference(tmp_path):
         (reference,) = (s for s in needed if s.command[0] == "reference")
         width = step.command[step.command.index("--width") + 1]
         assert all(s.command[s.command.index("--width") + 1] == width for s in needed)
-        assert reference.out == tmp_path / f"width-{width}" / "reference"
+        depth = step.command[step.command.index("--depth") + 1]
+        assert reference.out == tmp_path / f"width-{width}-depth-{depth}" / "reference"
     assert {s.command[s.command.index("--width") + 1] for s in steps if "--width" in s.command} == {"8", "32"}
 
 
