@@ -94,14 +94,14 @@ def kim2022_plan(
         sampler: one of `KIM2022_SAMPLERS`.
         network: the classifier.
         points: (m, c, h, w) shared by all chains, or (k, m, c, h, w).
-        labels: (m,).
+        labels: (m,), or soft: (m, y), or (k, m, y).
         weights: (m,), or (k, m), each chain's own; only their ratios count, since the potential has the (weighted) mean CE.
         settings: from `kim2022_settings`.
         augment: of the coreset at every gradient of A-SGHMC; HMC never augments.
         default_init: start from the network's usual initialisation, in place of N(0, sigma_theta^2).
     """
     log_likelihood = Classifier(network)
-    m = len(labels)
+    m = weights.shape[-1]
     share = weights / weights.sum(-1, keepdim=True)
 
     def cross_entropy(params: Tensor, seen: Tensor = points) -> Tensor:
