@@ -470,6 +470,15 @@ class PosteriorFlags:
             names("reference sampler"),
         ),
     ] = "auto"
+    reference_runs: Annotated[
+        int,
+        flag(
+            """How often the reference is sampled. 2: the distance between its runs is the ceiling that a coreset can reach. 1
+            halves the cost, for one point of many on a grid. It can be raised later.""",
+            "1|2",
+        ),
+        Between(1, 2),
+    ] = 2
     reference_warmup: Annotated[
         int | None,
         flag("Draws of each of the reference's chains that are discarded. Default: a coreset's (sghmc 300).", "INT"),

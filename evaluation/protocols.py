@@ -28,6 +28,7 @@ from bpc.likelihood import Classifier
 from bpc.models import Network
 from bpc.posterior import Posterior
 from bpc.samplers import BACKENDS, EXACT_SAMPLERS, KIM2022_SAMPLERS, ExactSettings, Kernel
+from bpc.samplers.base import LogDensity
 from bpc.samplers.kim2022_presets import KIM2022_PROTOCOLS, SamplingPreset, for_network
 from bpc.seeding import ChainGenerators
 from bpc.weight_prior import WEIGHT_PRIORS
@@ -42,8 +43,10 @@ __all__ = [
     "ExactSettings",
     "exact_plan",
     "exact_posterior",
+    "kim2022_density",
     "kim2022_plan",
     "kim2022_settings",
+    "mean_cross_entropy",
 ]
 
 EXACT_PROTOCOLS = ("exact", "exact-scaled")
@@ -77,6 +80,18 @@ def kim2022_settings(protocol: str, sampler: str, ipc: int, num_params: int, **c
     return dataclasses.replace(preset, **changes)
 
 
+def mean_cross_entropy(network: Network, points: Tensor, labels: Tensor, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """(k, p) -> (k,) nats: the weighted mean over a coreset's points, as `kim2022_plan` takes them."""
+    log_likelihood = Classifier(network)
+    share = weights / weights.sum(-1, keepdim=True)
+    return lambda params: -(log_likelihood(params, points, labels) * share).sum(1)
+
+
+def kim2022_density(mean_ce: Callable[[Tensor], Tensor], m: int, penalty: float) -> LogDensity:
+    """-M U(theta) = -M (mean CE + lambda ||theta||), (k,) nats: the log of the density that the published chains claim."""
+    return lambda params: -m * (mean_ce(params) + penalty * torch.linalg.vector_norm(params, dim=1))
+
+
 def kim2022_plan(
     sampler: str,
     network: Network,
@@ -100,16 +115,12 @@ def kim2022_plan(
         augment: of the coreset at every gradient of A-SGHMC; HMC never augments.
         default_init: start from the network's usual initialisation, in place of N(0, sigma_theta^2).
     """
-    log_likelihood = Classifier(network)
     m = weights.shape[-1]
-    share = weights / weights.sum(-1, keepdim=True)
 
-    def cross_entropy(params: Tensor, seen: Tensor = points) -> Tensor:
-        return -(log_likelihood(params, seen, labels) * share).sum(1)
+    def density_of(seen: Tensor) -> LogDensity:
+        return kim2022_density(mean_cross_entropy(network, seen, labels, weights), m, settings.penalty)
 
-    def log_density(params: Tensor, seen: Tensor = points) -> Tensor:
-        """-M U(theta), (k,) nats."""
-        return -m * (cross_entropy(params, seen) + settings.penalty * torch.linalg.vector_norm(params, dim=1))
+    log_density = density_of(points)
 
     def augmented_density(params: Tensor, generators: ChainGenerators) -> Tensor:
         if augment is None:
@@ -120,7 +131,7 @@ def kim2022_plan(
             apply(x, draw(augment, m, shape, g, device=points.device))
             for x, g in zip(each, generators.generators, strict=True)
         ]
-        return log_density(params, torch.stack(views))
+        return density_of(torch.stack(views))(params)
 
     kernel = KIM2022_SAMPLERS.get(sampler).kernel(log_density, augmented_density, settings)
 
@@ -133,7 +144,7 @@ def kim2022_plan(
         settings.iterations,
         settings.burn_in,
         own_start=usual if default_init else None,
-        cross_entropy=torch.no_grad()(cross_entropy),
+        cross_entropy=torch.no_grad()(mean_cross_entropy(network, points, labels, weights)),
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bpc.data import Dataset
-from bpc.errors import FileFormatError
+from bpc.errors import ConfigError, FileFormatError
 from bpc.files import load_own_tensors, save_tensors
 from bpc.models import Network
 from bpc.progress import progress, say
@@ -36,11 +36,12 @@ from evaluation.predictive import Predictive, chain_tensors, pick_images, predic
 from evaluation.protocols import ExactSettings, exact_posterior
 from evaluation.rows import PosteriorKey, Row, RowWriter, read_rows
 
-__all__ = ["REFERENCE_SEEDS", "Reference", "make_reference", "reference_record", "reference_settings"]
+__all__ = ["REFERENCE_SEEDS", "Reference", "load_reference", "make_reference", "reference_record", "reference_settings"]
 
 WEIGHTS_BYTES = 2**28  # of kept draws, for each of the two runs
 BATCH = 128
 FULL_BATCH = 5_000  # training images; up to here a gradient by all of them is affordable
+HEATED_STEP = 0.02  # of SGHMC by minibatches at first: warm-up shrinks it until their noise heats little
 MOST_MOVES = 200  # of SGHMC between two gradients by all points
 
 
@@ -65,7 +66,9 @@ def reference_settings(
         return ExactSettings.for_sampler("hmc" if sampler == "auto" else sampler, quick=quick, **changes)
     batch = min(BATCH, training_images)
     moves = min(max(10, training_images // (2 * batch)), MOST_MOVES)
-    base = ExactSettings.for_sampler("sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch)
+    base = ExactSettings.for_sampler(
+        "sghmc", warmup=300, samples=400, leapfrog_steps=moves, batch=batch, step_size=HEATED_STEP
+    )
     if sampler == "auto":
         changes = {name: value for name, value in changes.items() if name != "leapfrog_steps"}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -92,12 +95,20 @@ class Reference:
         network, dataset: what it was sampled with; `Reference` asks them for predictions.
         settings: of its sampler.
         config_hash: of its run.
+        runs: how many of its runs are asked for; a second one is there to be compared with the first.
     """
 
     def __init__(
-        self, path: Path, network: Network, dataset: Dataset, settings: ExactSettings, config_hash: str
+        self,
+        path: Path,
+        network: Network,
+        dataset: Dataset,
+        settings: ExactSettings,
+        config_hash: str,
+        runs: int = len(REFERENCE_SEEDS),
     ) -> None:
         self.path, self.network, self.dataset, self.settings = path, network, dataset, settings
+        self.seeds = REFERENCE_SEEDS[:runs]
         self._hash = config_hash
 
     @property
@@ -158,7 +169,7 @@ class Reference:
 
     def warn(self) -> None:
         """Say what is wrong with its temperature, whenever it is used."""
-        for seed in REFERENCE_SEEDS:
+        for seed in self.seeds:
             warn_of_heat(self.diagnostics(seed), f"the full data's posterior in {self.path}, run {seed + 1}")
 
 
@@ -169,34 +180,39 @@ def make_reference(
     settings: ExactSettings,
     *,
     device: torch.device,
+    runs: int = len(REFERENCE_SEEDS),
     checkpoint_seconds: float = 30.0,
     resume: bool = True,
     quick: ExactSettings | None = None,
     before: Callable[[float], None] = lambda seconds: None,
 ) -> Reference:
-    """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
+    """Sample the posterior of the full training set `runs` times and keep it in `path`, unless it is there. Resumes.
 
-    The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
+    The folder is a run of method `full`: for each time an ArviZ file, thinned weights, and rows of diagnostics. A second time can
+    be added to a folder with one.
 
     Args:
         path: the folder.
         network, dataset, settings: what is sampled and how.
         device: where; the dataset is there.
+        runs: 1 or 2.
         checkpoint_seconds: a kill loses no more.
         resume: False starts over.
         quick: the settings that --quick would give, for the message on the cost.
         before: called with the estimated seconds before sampling begins (it may ask for patience).
     """
+    seeds = REFERENCE_SEEDS[:runs]
     config = reference_record(network, dataset, settings)
     if resume and (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
+        done = done and all((path / f"weights-{seed}.safetensors").is_file() for seed in seeds)
         if done and record["config_hash"] == expected:  # several may read it at once
-            reference = Reference(path, network, dataset, settings, expected)
+            reference = Reference(path, network, dataset, settings, expected, runs)
             reference.warn()
             return reference
     with Run(path, "reference", config, device, seed=0, resume=resume) as run:
-        reference = Reference(path, network, dataset, settings, run.hash)
+        reference = Reference(path, network, dataset, settings, run.hash, runs)
         posterior = exact_posterior(
             network,
             dataset.normalise(dataset.train.images),
@@ -208,9 +224,9 @@ def make_reference(
         with RowWriter(rows_path):  # opening it mends a torn last line
             pass
         rows = read_rows(rows_path)
-        weights = {seed: run.file(f"weights-{seed}.safetensors", promised=True) for seed in REFERENCE_SEEDS}
+        weights = {seed: run.file(f"weights-{seed}.safetensors", promised=True) for seed in seeds}
         done = {s for s in rows.loc[rows["metric"] == "mixed", "seed"] if s in weights and weights[s].is_file()}
-        left = [seed for seed in REFERENCE_SEEDS if seed not in done]
+        left = [seed for seed in seeds if seed not in done]
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
         size = keep * settings.chains * network.num_params * 4 / 2**20
@@ -219,7 +235,7 @@ def make_reference(
         )
         times = ", twice," if len(left) > 1 else ""
         say(cost_words(f"the posterior of all {len(dataset.train):,} training images{times}", settings, cost, quick))
-        say(f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again.")
+        say(f"It is kept in {path} ({keep} draws of each chain, {runs * size:.0f} MB) and used again.")
         before(cost(settings))
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):
@@ -251,6 +267,26 @@ def make_reference(
         run.record("done")
     reference.warn()
     return reference
+
+
+def load_reference(path: Path, network: Network, dataset: Dataset) -> Reference:
+    """The finished reference in a folder, whatever it was sampled by.
+
+    Raises:
+        ConfigError: it is not finished, or is of another network or other images.
+        FileFormatError: there is none.
+    """
+    record = read_run(path)
+    if record["job"] != "reference" or record["status"] != "done":
+        raise ConfigError(f"{path} holds no finished reference; make it with run.py reference --out {path}.")
+    config = record["config"]
+    known = reference_record(network, dataset, ExactSettings())
+    for name in ("dataset", "training_digest", "network"):
+        if config.get(name) != known[name]:
+            raise ConfigError(f"The reference in {path} has {name} {config.get(name)}; expected {known[name]}.")
+    fields = {f.name for f in dataclasses.fields(ExactSettings)}
+    settings = ExactSettings(**{k: v for k, v in config.items() if k in fields})
+    return Reference(path, network, dataset, settings, record["config_hash"])
 
 
 def _kept(network: Network, settings: ExactSettings) -> int:

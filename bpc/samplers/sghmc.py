@@ -283,5 +283,11 @@ def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
 
 
 EXACT_SAMPLERS.register(
-    ExactSampler(name="sghmc", label="SGHMC", kernel=_exact, gradients=lambda settings: settings.leapfrog_steps)
+    ExactSampler(
+        name="sghmc",
+        label="SGHMC",
+        kernel=_exact,
+        gradients=lambda settings: settings.leapfrog_steps,
+        defaults={"step_size": 0.004},  # nothing adapts it: at 0.02 a chain on ten digits of weight 130 went hot
+    )
 )
