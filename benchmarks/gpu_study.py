@@ -74,7 +74,7 @@ def place(command: tuple[str, ...]) -> str:
 
 def jobs_of(names: list[str], out: Path, common: list[str]) -> list[Job]:
     """All steps of the plans TARGET:SCALE[:WORD], the first plan's first; of a plan with a word only steps that have it."""
-    found: list[Job] = []
+    found: dict[Path, Job] = {}
     for name in names:
         target, scale, word = [*name.split(":"), ""][:3]
         steps = find_target(target).steps(scale, out / target, ["--device", "DEVICE", *common])
@@ -82,9 +82,8 @@ def jobs_of(names: list[str], out: Path, common: list[str]) -> list[Job]:
         for i, step in enumerate(steps):
             if word in shlex.join(step.command) and all(n in mine for n in step.needs):
                 log = out / "logs" / f"{target}-{i:03d}-{step.command[0]}-{step.out.name}.log"
-                mine[i] = Job(step, [mine[n] for n in step.needs], place(step.command), log)
-        found += mine.values()
-    return found
+                mine[i] = found.setdefault(step.out, Job(step, [mine[n] for n in step.needs], place(step.command), log))
+    return list(found.values())
 
 
 def run(jobs: list[Job], slots: dict[str, int], seconds: float, gpu: str) -> None:
