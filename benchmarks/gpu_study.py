@@ -1,6 +1,6 @@
 """Plans of `run.py reproduce` on a machine that is lent for minutes: small posteriors on its CPU cores, the rest on its GPU.
 
-    python benchmarks/gpu_study.py posteriors kim2022-table1 --scale cpu --out runs/study --seconds 500
+    python benchmarks/gpu_study.py posteriors:cpu posterior-digits:full:width-32 --out runs/study --seconds 500
 
 A posterior of few points is as fast on one core as on a GPU that launches a kernel for each layer, so both kinds of work run
 beside each other, in the order of the plans, each step in a process of its own. At the time limit the steps that run are told
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_DEVICE = ("compare", "tabulate")
 SMALL = ("experts", "select", "distill")  # on digits: seconds of one core
 HEAD_START = 25.0  # seconds until a reference has its folder
-FEW = 5  # images per class whose exact posterior a core samples in minutes
+FEW = 2  # images per class whose exact posterior a core samples in minutes
 
 
 @dataclass
@@ -72,21 +72,22 @@ def place(command: tuple[str, ...]) -> str:
     return "cuda"
 
 
-def jobs_of(names: list[str], scale: str, out: Path, common: list[str]) -> list[Job]:
-    """All steps of the plans, the first plan's first."""
+def jobs_of(names: list[str], out: Path, common: list[str]) -> list[Job]:
+    """All steps of the plans TARGET:SCALE[:WORD], the first plan's first; of a plan with a word only steps that have it."""
     found: list[Job] = []
     for name in names:
-        steps = find_target(name).steps(scale, out / name, ["--device", "DEVICE", *common])
-        mine: list[Job] = []
+        target, scale, word = [*name.split(":"), ""][:3]
+        steps = find_target(target).steps(scale, out / target, ["--device", "DEVICE", *common])
+        mine: dict[int, Job] = {}
         for i, step in enumerate(steps):
-            where = place(step.command)
-            log = out / "logs" / f"{name}-{i:03d}-{step.command[0]}-{step.out.name}.log"
-            mine.append(Job(step, [mine[n] for n in step.needs], where, log))
-        found += mine
+            if word in shlex.join(step.command) and all(n in mine for n in step.needs):
+                log = out / "logs" / f"{target}-{i:03d}-{step.command[0]}-{step.out.name}.log"
+                mine[i] = Job(step, [mine[n] for n in step.needs], place(step.command), log)
+        found += mine.values()
     return found
 
 
-def run(jobs: list[Job], slots: dict[str, int], seconds: float) -> None:
+def run(jobs: list[Job], slots: dict[str, int], seconds: float, gpu: str) -> None:
     """Until all is done, or the time is up."""
     began = time.monotonic()
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -106,7 +107,8 @@ def run(jobs: list[Job], slots: dict[str, int], seconds: float) -> None:
         for job in jobs:
             if job.ready and busy[job.where] < slots[job.where]:
                 busy[job.where] += 1
-                command = [job.where if word == "DEVICE" else word for word in job.step.command]
+                device = gpu if job.where == "cuda" else "cpu"
+                command = [device if word == "DEVICE" else word for word in job.step.command]
                 job.log.parent.mkdir(parents=True, exist_ok=True)
                 with job.log.open("wb") as stream:
                     stream.write((shlex.join(command) + "\n").encode())
@@ -140,8 +142,8 @@ def run(jobs: list[Job], slots: dict[str, int], seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="+")
-    parser.add_argument("--scale", default="cpu")
+    parser.add_argument("targets", nargs="+", help="TARGET:SCALE, or TARGET:SCALE:WORD for the steps with that word")
+    parser.add_argument("--gpu", default="cuda", help="the device's name; cpu tries the script")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--data-root")
     parser.add_argument("--seconds", type=float, default=500.0)
@@ -150,12 +152,12 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would run where")
     args = parser.parse_args()
     common = ["--data-root", args.data_root] if args.data_root else []
-    jobs = jobs_of(args.targets, args.scale, args.out, common)
+    jobs = jobs_of(args.targets, args.out, common)
     if args.dry_run:
         for job in jobs:
             print(job.where, job.log.stem, shlex.join(job.step.command))
         return
-    run(jobs, {"cpu": args.cpu_jobs, "cuda": args.gpu_jobs}, args.seconds)
+    run(jobs, {"cpu": args.cpu_jobs, "cuda": args.gpu_jobs}, args.seconds, args.gpu)
 
 
 if __name__ == "__main__":

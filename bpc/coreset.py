@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bpc.data import Dataset
     from bpc.models import Network
 
-__all__ = ["SAFE_NAME", "Pseudocoreset", "check_coreset", "load_coreset"]
+__all__ = ["SAFE_NAME", "Pseudocoreset", "check_coreset", "common_labels", "load_coreset"]
 
 FORMAT = "bpc-coreset-1"
 AGREEMENT = 1e-3  # how far the file's images may be from its points, of the range of a pixel
@@ -32,7 +33,7 @@ class Pseudocoreset:
 
     Attributes:
         points: (m, c, h, w) float32, as trained.
-        labels: (m,) int64.
+        labels: (m,) int64, or soft: (m, y) float32 probabilities, each row y points at one image with these shares of its weight.
         weights: (m,) float32, non-negative; the coreset's log-likelihood is sum_m w_m log p(u_m | theta).
         mean, std: channel statistics on [0, 1] pixels: pixel = point * std + mean.
         dataset, method, preset: names, as in ``rows.csv``.
@@ -57,7 +58,8 @@ class Pseudocoreset:
         m = len(self.points)
         if self.points.ndim != 4 or m == 0:
             raise ConfigError(f"Coreset points must have shape (m, c, h, w), m > 0; got {tuple(self.points.shape)}.")
-        if self.labels.shape != (m,) or self.weights.shape != (m,):
+        soft = (m, self.num_classes) if self.labels.is_floating_point() else (m,)
+        if self.labels.shape != soft or self.weights.shape != (m,):
             raise ConfigError(
                 f"A coreset of {m} points needs {m} labels and {m} weights; "
                 f"got {tuple(self.labels.shape)} and {tuple(self.weights.shape)}."
@@ -74,6 +76,11 @@ class Pseudocoreset:
     def ipc(self) -> int:
         """Images per class, rounded up where classes differ."""
         return -(-len(self) // self.num_classes)
+
+    @property
+    def classes(self) -> Tensor:
+        """(m,) int64: the labels, or the likeliest class of soft ones."""
+        return self.labels.argmax(1) if self.labels.is_floating_point() else self.labels
 
     @property
     def images(self) -> Tensor:
@@ -200,6 +207,21 @@ def _whole(metadata: dict[str, str], field: str, least: int, most: int, *, defau
 
 
 def _labels(labels: Tensor, num_classes: int) -> Tensor:
+    if labels.ndim == 2:
+        if not labels.is_floating_point() or labels.shape[1] != num_classes:
+            raise ValueError(
+                f"its soft labels are {tuple(labels.shape)} {labels.dtype}; expected (m, {num_classes}) floats."
+            )
+        soft = labels.float()
+        if (
+            not bool(torch.isfinite(soft).all())
+            or bool((soft < 0).any())
+            or bool(((soft.sum(1) - 1).abs() > 1e-3).any())
+        ):
+            raise ValueError(
+                "its soft labels are no probabilities: expected rows of numbers of 0 or more that sum to 1."
+            )
+        return soft
     whole = labels.double().round().long() if labels.is_floating_point() else labels.long()
     if labels.is_complex() or labels.dtype == torch.bool or not bool((whole == labels).all()):
         raise ValueError("its labels are not whole numbers.")
@@ -227,6 +249,20 @@ def _provenance(text: str, num_classes: int) -> dict[str, Any]:
         if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in value) or len(value) > 1000:
             raise ValueError(f"a text of its provenance has control characters or no end: {_shown(value)}.")
     return found
+
+
+def common_labels(coresets: Sequence[Pseudocoreset]) -> Tensor:
+    """Labels of coresets that are sampled side by side: (m,) or (m, y) where all have the same, else (k, m, y), each its own.
+
+    Raises:
+        ConfigError: classes that differ, or classes beside soft labels.
+    """
+    first = coresets[0].labels
+    if all(torch.equal(coreset.labels, first) for coreset in coresets):
+        return first
+    if all(c.labels.is_floating_point() and c.labels.shape == first.shape for c in coresets):
+        return torch.stack([coreset.labels for coreset in coresets])
+    raise ConfigError("Coresets evaluated together must have the same labels in the same order, or soft ones.")
 
 
 def check_coreset(coreset: Pseudocoreset, dataset: Dataset, network: Network) -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bpc.data import Dataset
@@ -27,10 +28,12 @@ __all__ = [
     "load_state",
     "real_batches",
     "save_state",
+    "soft_labels",
     "start",
 ]
 
 ADAM_BETA_2 = 0.99  # a memory of a hundred steps: runs are of hundreds
+LEAST_LABEL = 1e-7  # where a class that has left a soft label comes back from
 ADAM_EPS = 1e-12  # gradients of an image are small, and only their ratios matter
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -43,6 +46,7 @@ class OuterConfig:
         lr_points: step size of the points.
         momentum: of points, weights and the divergence's extras alike; an extra's step size is its own. Adam's beta_1.
         lr_weights: step size of the weights; 0 leaves them as they are.
+        lr_labels: step size of the labels' log probabilities, where they are probabilities; 0 leaves them as they are.
         optimizer: ``sgd`` or ``adam`` (Kingma and Ba 2015, with `ADAM_BETA_2`); extras always learn by SGD.
         ema: decay of the average of the iterates in `averaged`; 0 is the iterate itself.
         clip: the gradient of the points is shortened to this Euclidean norm; 0 leaves it.
@@ -51,6 +55,7 @@ class OuterConfig:
     lr_points: float = 1000.0
     momentum: float = 0.5
     lr_weights: float = 0.0
+    lr_labels: float = 0.0
     optimizer: str = "sgd"
     ema: float = 0.0
     clip: float = 0.0
@@ -88,18 +93,29 @@ def averaged(state: DistillState, config: OuterConfig) -> LearnedCoreset:
 
 def _learned(config: OuterConfig) -> dict[str, float]:
     """The fields of the coreset that are learned, with their step sizes."""
-    rates = {"points": config.lr_points, "weights": config.lr_weights}
+    rates = {"points": config.lr_points, "weights": config.lr_weights, "labels": config.lr_labels}
     return {name: lr for name, lr in rates.items() if lr}
 
 
 def _outer_step(
     state: DistillState, gradient: CoresetGradient, config: OuterConfig
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Of points and weights: new values, velocities, and what else is kept."""
+    """Of points, weights and labels: new values, velocities (the labels' in what else is kept), and what else is kept.
+
+    Labels are softmax(z) and learn by z, whose gradient is q (g - q . g) for a gradient g by q; z is log q up to a constant that
+    no softmax sees, so that q is all that has to be kept.
+    """
     rates, beta, steps = _learned(config), config.momentum, state.step + 1
     values, velocities, memory = {}, {}, {}
-    for name in ("points", "weights"):
-        slope, velocity = getattr(gradient, name), getattr(state, f"velocity_{name}")
+    for name in ("points", "weights", *(["labels"] if config.lr_labels else [])):
+        slope, value = getattr(gradient, name), getattr(state.coreset, name)
+        if name == "labels":
+            if slope is None:
+                raise ConfigError("This divergence does not learn labels.")
+            slope = value * (slope - (value * slope).sum(1, keepdim=True))
+            velocity = state.memory.get("velocity_labels", torch.zeros_like(slope))
+        else:
+            velocity = getattr(state, f"velocity_{name}")
         if config.clip and name == "points":
             slope = slope * (config.clip / slope.norm().clamp(min=config.clip))
         if config.optimizer == "adam":
@@ -111,8 +127,10 @@ def _outer_step(
             direction = velocities[name] / (1.0 - beta**steps) / scale
         else:
             direction = velocities[name] = beta * velocity + slope
-        value = getattr(state.coreset, name)
-        if name in rates:
+        if name == "labels":
+            value = (value.clamp(min=LEAST_LABEL).log() - rates[name] * direction).softmax(1)
+            memory["velocity_labels"] = velocities.pop(name)
+        elif name in rates:
             value = value - rates[name] * direction
             value = value.clamp(min=0.0) if name == "weights" else value
         values[name] = value
@@ -122,8 +140,14 @@ def _outer_step(
     return values, velocities, memory
 
 
+def soft_labels(labels: Tensor, num_classes: int, off: float) -> Tensor:
+    """(m,) classes as probabilities (m, y): `off` in all on the other classes."""
+    hard = F.one_hot(labels, num_classes).float()
+    return (1.0 - off) * hard + off / (num_classes - 1) * (1.0 - hard)
+
+
 def initial_coreset(
-    dataset: Dataset, ipc: int, *, source: str, total_weight: float | None, seed: int
+    dataset: Dataset, ipc: int, *, source: str, total_weight: float | None, seed: int, soft: float = 0.0
 ) -> LearnedCoreset:
     """Where learning starts.
 
@@ -133,6 +157,7 @@ def initial_coreset(
         source: ``real`` (a random subset) or ``noise`` (standard normal in the normalised space).
         total_weight: the weights sum to this (N, for a posterior of the full data's concentration); None: each is 1.
         seed: of the subset or the noise.
+        soft: above 0, labels are probabilities, with this much on the other classes.
     """
     if source not in ("real", "noise"):
         raise ConfigError(f"Unknown initialisation {source!r}; choose real or noise.")
@@ -147,7 +172,7 @@ def initial_coreset(
     weight = 1.0 if total_weight is None else total_weight / m
     return LearnedCoreset(
         points=points,
-        labels=split.labels,
+        labels=soft_labels(split.labels, dataset.num_classes, soft) if soft else split.labels,
         weights=torch.full((m,), weight, device=device),
     )
 

@@ -11,19 +11,30 @@ from torch import Tensor
 
 from bpc.models.network import Network
 
-__all__ = ["Classifier", "GaussianLocation", "LinearRegression", "LogLikelihood", "LogisticRegression"]
+__all__ = ["Classifier", "GaussianLocation", "LinearRegression", "LogLikelihood", "LogisticRegression", "is_soft"]
+
+
+def is_soft(labels: Tensor) -> bool:
+    """Whether labels are probabilities, (n, y) or (k, n, y), of a classifier."""
+    return labels.is_floating_point() and labels.ndim > 1
 
 
 class LogLikelihood(Protocol):
     """Log-likelihood of each point under each of k parameter vectors, in nats."""
 
     def __call__(self, params: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-        """(k, p), points (n, ...) shared or (k, n, ...) one set each, labels (n,) or (k, n) -> (k, n) nats."""
+        """(k, p), points (n, ...) shared or (k, n, ...) one set each, labels (n,) or (k, n) -> (k, n) nats.
+
+        A classifier also takes probabilities (n, y) or (k, n, y) as labels.
+        """
         ...
 
 
 class Classifier:
-    """log softmax(network(image))[label]."""
+    """log softmax(network(image))[label]; of a soft label q, sum_c q_c log softmax(network(image))[c].
+
+    A soft label is y points at one image, one of each class, of weights q: what has soft labels is a weighted coreset still.
+    """
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -32,6 +43,8 @@ class Classifier:
         """(k, n) nats; see `LogLikelihood`."""
         logits = self.network(params, points)
         k, n, y = logits.shape
+        if is_soft(labels):
+            return (logits.log_softmax(-1) * labels).sum(-1)
         losses = F.cross_entropy(logits.reshape(k * n, y), labels.expand(k, n).reshape(k * n), reduction="none")
         return -losses.view(k, n)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bpc.likelihood import LogLikelihood
+from bpc.likelihood import LogLikelihood, is_soft
 
 __all__ = ["log_likelihoods", "params_gradient", "pieces", "points_gradient"]
 
@@ -49,6 +49,7 @@ def params_gradient(
     weights: Tensor,
     *,
     each: bool = False,
+    own_labels: bool | None = None,
     at_once: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """sum_m w_m log p(u_m | theta_k), (k,), and its gradient with respect to theta, (k, p); both detached.
@@ -57,15 +58,18 @@ def params_gradient(
         log_likelihood: of the model.
         params: (k, p).
         points: (m, ...), or (k, m, ...) with `each`.
-        labels: (m,), or (k, m) with `each`.
+        labels: (m,), or (k, m) with `each`; as probabilities (m, y), or (k, m, y).
         weights: (m,), or (k, m).
         each: whether each parameter vector has points of its own.
+        own_labels: whether each has labels of its own; None tells by their shape and type.
         at_once: pairs of parameter vector and point in a piece; 0 is all.
     """
     value, gradient = params.new_zeros(len(params)), torch.zeros_like(params)
-    for rows, columns in pieces(len(params), labels.shape[-1], at_once):
+    if own_labels is None:
+        own_labels = labels.ndim == (3 if is_soft(labels) else 2)
+    for rows, columns in pieces(len(params), weights.shape[-1], at_once):
         leaf = params[rows].detach().requires_grad_(True)
-        own = labels[rows, columns] if labels.ndim == 2 else labels[columns]
+        own = _cut(labels, rows, columns, own_labels).detach()
         log_lik = log_likelihood(leaf, _cut(points, rows, columns, each).detach(), own)
         w = weights.detach()
         total = log_lik @ w[columns] if w.ndim == 1 else (log_lik * w[rows, columns]).sum(1)
@@ -83,21 +87,27 @@ def points_gradient(
     *,
     each: bool = False,
     at_once: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Log p(u_m | theta_k), (k, m), and the gradient of sum_km c_km log p(u_m | theta_k) with respect to the points.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Log p(u_m | theta_k), (k, m), and the gradient of sum_km c_km log p(u_m | theta_k) with respect to points and labels.
 
     Args:
-        log_likelihood, params, points, labels, each, at_once: as for `params_gradient`.
+        log_likelihood, params, points, each, at_once: as for `params_gradient`.
+        labels: (m,), or probabilities (m, y).
         coefficients: c, (k, m).
 
     Returns:
-        Log-likelihoods, nats, and a gradient of the shape of `points`; both detached.
+        Log-likelihoods, nats, a gradient of the shape of `points`, and one of the labels where they are probabilities; detached.
     """
     log_lik, gradient = torch.empty_like(coefficients), torch.zeros_like(points)
+    by_labels = torch.zeros_like(labels) if is_soft(labels) else None
     for rows, columns in pieces(len(params), len(labels), at_once):
         leaf = _cut(points, rows, columns, each).detach().requires_grad_(True)
-        part = log_likelihood(params[rows].detach(), leaf, labels[columns])
-        (slope,) = torch.autograd.grad((coefficients[rows, columns].detach() * part).sum(), leaf)
+        own = labels[columns].detach()
+        leaves = [leaf] if by_labels is None else [leaf, own.requires_grad_(True)]
+        part = log_likelihood(params[rows].detach(), leaf, own)
+        slopes = torch.autograd.grad((coefficients[rows, columns].detach() * part).sum(), leaves)
         log_lik[rows, columns] = part.detach()
-        _cut(gradient, rows, columns, each).add_(slope)
-    return log_lik, gradient
+        _cut(gradient, rows, columns, each).add_(slopes[0])
+        if by_labels is not None:
+            by_labels[columns] += slopes[1]
+    return log_lik, gradient, by_labels

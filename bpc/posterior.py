@@ -25,7 +25,7 @@ class Posterior:
     Args:
         log_likelihood: of the model.
         points: (m, ...) shared by all chains, or (k, m, ...) with `per_chain`.
-        labels: (m,).
+        labels: (m,), or probabilities (m, y).
         weights: (m,); a coreset's weights, or ones for data. (k, m) with `per_chain` where they differ as well.
         prior: of the parameters; it takes the points' device and dtype.
         per_chain: each chain has points of its own (another coreset with the same labels).
@@ -47,7 +47,7 @@ class Posterior:
         per_chain: bool = False,
         points_at_once: int = 0,
     ) -> None:
-        allowed = [labels.shape, *([points.shape[:2]] if per_chain else [])]
+        allowed = [labels.shape[:1], *([points.shape[:2]] if per_chain else [])]
         if points.shape[1 if per_chain else 0] != len(labels) or weights.shape not in allowed:
             raise ConfigError(
                 f"Points {tuple(points.shape)}, labels {tuple(labels.shape)} and weights {tuple(weights.shape)} do not "
@@ -185,6 +185,7 @@ class ControlVariates:
             torch.cat([labels, labels]),
             torch.cat([weights, weights]),
             each=True,
+            own_labels=True,
             at_once=posterior.points_at_once,
         )
         change = (len(posterior.labels) / self.size) * (both[:k] - both[k:])

@@ -96,6 +96,7 @@ def run_distill(args: Distill) -> Path:
         source=learning.init,
         total_weight=float(len(dataset.train)) if learning.reduction == "sum" else None,
         seed=args.data.seed,
+        soft=learning.label_smoothing if learning.learn_labels else 0.0,
     )
 
     def patience(seconds: float) -> None:
@@ -139,11 +140,20 @@ def run_distill(args: Distill) -> Path:
         "reduction": learning.reduction,
         "learn_weights": learning.learn_weights,
         "lr_weights": learning.lr_weights if learning.learn_weights else 0.0,
+        **(
+            {"lr_labels": learning.labels_rate(preset.optimizer), "label_smoothing": learning.label_smoothing}
+            if learning.learn_labels
+            else {}
+        ),
         "experts": experts,
         "evaluation": plan.record() if args.evaluate else None,
     }
     out = args.where.out or default_out(
-        "distill", dataset.name, args.divergence, f"ipc{args.ipc}", short_hash({"job": "distill", **config})
+        "distill",
+        dataset.name,
+        learning.method(args.divergence),
+        f"ipc{args.ipc}",
+        short_hash({"job": "distill", **config}),
     )
     published = distill_preset(preset.name, args.divergence, args.ipc).record()
     changed = {k: v for k, v in preset.record().items() if v != published.get(k)}
@@ -161,7 +171,7 @@ def run_distill(args: Distill) -> Path:
             _learn(args, setting, run, preset, divergence, sampled, initial, training, plan)
             run.record("done", augment=setting.augment_name != AUGMENT_NONE)
     if args.evaluate:
-        show_table([out], out / "tables", title=f"{method_label(args.divergence)} on {dataset.name}")
+        show_table([out], out / "tables", title=f"{method_label(learning.method(args.divergence))} on {dataset.name}")
     return out / "coreset.safetensors"
 
 
@@ -213,7 +223,7 @@ def _learn(
         mean=dataset.mean,
         std=dataset.std,
         dataset=dataset.name,
-        method=args.divergence,
+        method=learning.method(args.divergence),
         num_classes=dataset.num_classes,
         preset=preset.name,
         config_hash=run.hash,
@@ -236,6 +246,7 @@ def _learn(
             lr_points=preset.lr_points,
             momentum=preset.momentum,
             lr_weights=learning.lr_weights if learning.learn_weights else 0.0,
+            lr_labels=learning.labels_rate(preset.optimizer),
             optimizer=preset.optimizer,
             ema=preset.ema,
             clip=preset.clip,

@@ -138,7 +138,33 @@ class LearningFlags:
     learn_weights: Annotated[bool, flag("Learn the points' weights as well, as in the original pseudocoresets.")] = (
         False
     )
+    learn_labels: Annotated[
+        bool,
+        flag(
+            """Learn a probability for every class of each point: a point then stands for one of each class with these weights.
+            The row says so."""
+        ),
+    ] = False
+    lr_labels: Annotated[
+        float | None,
+        flag("Step size of the labels' log probabilities. Default: 1 with sgd, 0.02 with adam.", "FLOAT"),
+        Positive(),
+    ] = None
+    label_smoothing: Annotated[
+        float, flag("Of learned labels: what lies on the other classes at the start.", "FRACTION"), Between(0.001, 0.9)
+    ] = 0.05
     lr_weights: Annotated[float, flag("Step size of the weights.", "FLOAT"), AtLeast(0)] = 0.1
+
+    def labels_rate(self, optimizer: str) -> float:
+        """Step size of the labels; 0 where they are not learned."""
+        if not self.learn_labels:
+            return 0.0
+        return self.lr_labels or (0.02 if optimizer == "adam" else 1.0)
+
+    def method(self, divergence: str) -> str:
+        """The name in rows: what is learned beside the points stands behind the divergence's."""
+        more = [word for word in ("labels", "weights") if getattr(self, f"learn_{word}")]
+        return "+".join([divergence, *more])
 
     def check(self, divergence: str) -> None:
         """Refuse options that the divergence would not look at: they would name another run of the same result.

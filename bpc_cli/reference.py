@@ -28,7 +28,7 @@ ASKED = 1_000  # test images, for a word on its quality
 
 @dataclass(frozen=True, kw_only=True)
 class MakeReference:
-    """Sample the posterior of all training images twice and keep it: the reference of evaluate and distill."""
+    """Sample the posterior of all training images and keep it: the reference of evaluate and distill."""
 
     leapfrog_steps: Annotated[
         int | None,
@@ -52,7 +52,7 @@ run.py evaluate --dataset digits --width 8 --coreset a/ --protocol exact-scaled 
 
 def shared_settings(flags: PosteriorFlags) -> dict[str, Any]:
     """What coresets and reference have in common; None is a default."""
-    own = ("chains", "superchain", "max_tree_depth", "levels", "cycle", "prior", "prior_std", "temperature", "mass")
+    own = ("chains", "superchain", "max_tree_depth", "levels", "cycle", "prior", "prior_std", "temperature", "mass", "target")
     return {**{name: getattr(flags, name) for name in own}, "pool_step": None if flags.pool_step else False}
 
 
@@ -116,6 +116,7 @@ def reference_for(
         setting.dataset,
         settings,
         device=setting.device,
+        runs=flags.reference_runs,
         checkpoint_seconds=place.checkpoint_seconds,
         resume=resume,
         quick=None if flags.quick else reference_plan(replace(flags, quick=True), count, leapfrog_steps),
@@ -151,14 +152,15 @@ def _say_ceiling(reference: Reference) -> None:
     from evaluation.inputs import Inputs
     from evaluation.metrics import compute, empty_sums, update
     from evaluation.predictive import pick_images
-    from evaluation.reference import REFERENCE_SEEDS
 
     asked = Inputs("test", pick_images(reference.dataset.test, min(ASKED, len(reference.dataset.test))))
-    probs = [reference.predictive(seed, asked) for seed in REFERENCE_SEEDS]
+    probs = [reference.predictive(seed, asked) for seed in reference.seeds]
     for number, one in enumerate(probs, start=1):
         found = compute(update(empty_sums(), one, asked.split.labels.cpu()))
         words = ", ".join(f"{name} {float(found[name]):.3f}" for name in ("accuracy", "nll", "ece"))
         say(f"Run {number} on {len(asked.split):,} test images: {words}.")
+    if len(probs) < 2:
+        return
     apart = fidelity(probs[1], probs[0])
     say(
         f"The two runs: agreement {float(apart.agreement):.3f}, TV {float(apart.tv):.3f}; a coreset's is read beside it."

@@ -54,7 +54,7 @@ run.py reproduce kim2022-fig6 --dry-run                           the commands""
 
 @dataclass(frozen=True, kw_only=True)
 class Tabulate:
-    """The scored variants of one method as a table: the last step of some plans of reproduce."""
+    """The tables and figures of a plan's folder: the last step of some plans of reproduce."""
 
     target: Annotated[tyro.conf.Positional[str], flag("The plan's name.", "TARGET")]
     folder: Annotated[tyro.conf.Positional[Path], flag("The plan's folder.", "DIR")]
@@ -104,10 +104,14 @@ def run_reproduce(args: Reproduce) -> Path | None:
 
 
 def run_tabulate(args: Tabulate) -> Path:
-    """Write and print variants.md; returns it."""
+    """Write and print variants.md, or the target's own tables; returns the page."""
     from bpc_cli.show import print_tables
     from evaluation.reproduce import find_target
     from evaluation.variant_tables import tabulate
 
-    print_tables(*tabulate(find_target(args.target), args.folder))
+    target = find_target(args.target)
+    if target.tables is not None:
+        print_tables(*target.tables(args.folder))
+        return args.folder / "posteriors.md"
+    print_tables(*tabulate(target, args.folder))
     return args.folder / "variants.md"

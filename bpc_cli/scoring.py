@@ -57,6 +57,8 @@ class ScoringPlan:
         if self.is_exact:
             names = ("beside_random", "reference", "reference_sampler", "reference_samples", "reference_warmup")
             record |= {name: getattr(self.exact, name) for name in names}
+            if self.exact.reference_runs == 1:
+                record["reference_runs"] = 1
         return record
 
     def check(self, setting: Setting) -> None:

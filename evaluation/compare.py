@@ -79,8 +79,13 @@ def method_labels() -> dict[str, str]:
 
 
 def method_label(method: str, augment: bool = False) -> str:
-    """The method as a reader sees it; `augment` marks a coreset learned with augmentation, as in Table 1."""
-    return method_labels().get(method, method) + (" (+Aug)" if augment else "")
+    """The method as a reader sees it; `augment` marks a coreset learned with augmentation, as in Table 1.
+
+    ``fkl+labels+weights``: what was learned beside the points stands behind the divergence's name.
+    """
+    base, *more = method.split("+")
+    more = [*(word.capitalize() for word in more), *(["Aug"] if augment else [])]
+    return method_labels().get(base, base) + (f" (+{', '.join(more)})" if more else "")
 
 
 def load_runs(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -148,7 +153,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
             **{name: summary[name] for name in _TABLE},
             "full": summary["method"] == "full",
             "ipc": summary["ipc"],
-            "method": summary["method"].map(_rank(method_labels())).fillna(len(METHODS)),
+            "method": summary["method"].map(_base).map(_rank(method_labels())).fillna(len(METHODS)),
             "augment": summary["augment"],
             "metric": summary["metric"].map(_rank(METRICS)).fillna(len(METRICS)),
         }
@@ -169,7 +174,7 @@ def clean_rows(rows: pd.DataFrame) -> pd.DataFrame:
     # Real points are not learned: the random coreset beside an augmented distillation is the same random
     # coreset.
     rows = rows.assign(
-        augment=rows["augment"].astype(bool) & rows["method"].isin([m.name for m in METHODS if m.learned])
+        augment=rows["augment"].astype(bool) & rows["method"].map(_base).isin([m.name for m in METHODS if m.learned])
     )
     return _drop_repeats(_refuse_conflicts(rows))
 
@@ -319,6 +324,11 @@ def _coreset(run: dict[str, Any], method: str, seed: int) -> str:
     if not isinstance(files, list):  # learned by the run itself
         return str(run.get("config_hash", ""))
     return str(files[0] if len(files) == 1 else files[seed - int(run.get("seed") or 0)])
+
+
+def _base(method: str) -> str:
+    """The registered method of ``fkl+labels``."""
+    return str(method).split("+")[0]
 
 
 def _rank(names: Iterable[str]) -> dict[str, int]:

@@ -308,7 +308,9 @@ def sample_exact(
     first, chains = coresets[0], config.settings.chains
     for coreset in coresets:
         if not torch.equal(coreset.labels, first.labels):
-            raise ConfigError("Coresets evaluated together must have the same labels in the same order.")
+            raise ConfigError(
+                "Coresets sampled together must have the same labels in the same order; score those with soft labels one by one."
+            )
     device = dataset.test.images.device
     at_once = exact_pairs_at_once(network, device)
     block = max(1, min(len(seeds), at_once // (len(first) * chains)))

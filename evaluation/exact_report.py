@@ -14,7 +14,6 @@ from bpc.files import load_tensors
 from bpc.progress import say
 from evaluation.compare import method_labels
 from evaluation.diagnostics import Array, load_inference_data
-from evaluation.exact_run import REFERENCE_SEEDS
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.inputs import Inputs
 from evaluation.plots import plot_page
@@ -41,7 +40,7 @@ def write_page(folder: Path, reference: Reference | None, *, title: str, inputs:
     labels = next(iter(found.values()))[0]["labels"]
     truth: list[dict[str, Tensor]] = []
     if reference is not None:
-        truth = [reference.tensors(seed, inputs) for seed in REFERENCE_SEEDS]
+        truth = [reference.tensors(seed, inputs) for seed in reference.seeds]
         found["full"] = truth
     probs, corrupted, measures = {}, {}, {}
     for method, seeds in found.items():

@@ -22,7 +22,7 @@ from evaluation.calibration import aurc, calibrated_nll, ece_classwise, ece_equa
 from evaluation.diagnostics import Diagnostics, diagnose, halves_apart, save_inference_data, to_inference_data
 from evaluation.exact_chains import ESTIMATES, ExactConfig, ExactResult, Traces, sample_exact
 from evaluation.fidelity import Fidelity, fidelity
-from evaluation.inputs import FOREIGN, Inputs
+from evaluation.inputs import CORRUPTED, FOREIGN, Inputs
 from evaluation.metrics import SHIFTED, compute, empty_sums, update
 from evaluation.monte_carlo import MCSE, fidelity_errors, metric_errors
 from evaluation.predictive import chain_tensors, predictive_tensors, save_predictive
@@ -162,7 +162,7 @@ def write_result(
     save_predictive(run, dataset.name, key, result.seed, pooled | chains)
 
     found = diagnose(data)
-    errors = metric_errors(chains["chains"], pooled["labels"])
+    errors = _metric_errors(pooled | chains)
     values = {**_metrics(pooled), **errors, **diagnostic_rows(found, data, result.halves)}
     with RowWriter(run.path / "rows.csv") as writer:
         rows = key.of(read_rows(run.path / "rows.csv"))
@@ -187,6 +187,10 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     found["ece_equal_mass"], found["ece_classwise"] = ece_equal_mass(probs, labels), ece_classwise(probs, labels)
     found["aurc"] = aurc(probs, labels)
     found.update(calibrated_nll(probs, labels))
+    if f"probs_{CORRUPTED}" in pooled:
+        probs_there, labels_there = pooled[f"probs_{CORRUPTED}"], pooled[f"labels_{CORRUPTED}"]
+        there = compute(update(empty_sums(), probs_there, labels_there)) | calibrated_nll(probs_there, labels_there)
+        found.update({f"{metric}_{CORRUPTED}": there[metric] for metric in (*SHIFTED, "nll_calibrated")})
     if f"probs_{FOREIGN}" in pooled:
         found["ood_auroc"] = ood_auroc(probs, pooled[f"probs_{FOREIGN}"])
     errors = []
@@ -200,6 +204,16 @@ def _metrics(pooled: dict[str, Tensor]) -> dict[str, float]:
     if errors:
         found["mce"] = torch.stack(errors).mean()
     return {metric: float(value) for metric, value in found.items()}
+
+
+def _metric_errors(tensors: dict[str, Tensor]) -> dict[str, float]:
+    """Monte Carlo errors of the metrics on the test set and on the mixed corruptions."""
+    found = metric_errors(tensors["chains"], tensors["labels"])
+    if f"chains_{CORRUPTED}" in tensors:
+        there = metric_errors(tensors[f"chains_{CORRUPTED}"], tensors[f"labels_{CORRUPTED}"])
+        names = {f"{name}{MCSE}": f"{name}_{CORRUPTED}{MCSE}" for name in (*SHIFTED, "nll_calibrated")}
+        found |= {names[name]: value for name, value in there.items() if name in names}
+    return found
 
 
 def diagnostic_rows(found: Diagnostics, data: az.InferenceData, halves: Tensor) -> dict[str, float]:
@@ -291,10 +305,10 @@ def _row(
     )
 
 
-def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fidelity:
+def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fidelity | None:
     """Compare every predictive of a run with the reference's first one; add the reference's own rows and the ceiling.
 
-    Rows of method `full` are the two reference runs: both with their metrics, the second with its fidelity to the first.
+    Rows of method `full` are the reference's runs: each with its metrics, the second with its fidelity to the first.
 
     Args:
         run: a scored run.
@@ -302,14 +316,14 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
         inputs: what the run's predictives are of.
 
     Returns:
-        The ceiling.
+        The ceiling; None where the reference has one run.
 
     Raises:
         ConfigError: a predictive of the run is of other images.
     """
     network, dataset = reference.network.name, reference.dataset.name
-    seeds = REFERENCE_SEEDS
-    truth, again = (reference.tensors(seed, inputs) for seed in seeds)
+    found = {seed: reference.tensors(seed, inputs) for seed in reference.seeds}
+    truth, *others = found.values()
     with RowWriter(run.path / "rows.csv") as writer:
         rows = read_rows(run.path / "rows.csv")
         there = set(zip(rows["method"], rows["sampler"], rows["protocol"], rows["seed"], rows["metric"], strict=True))
@@ -318,8 +332,8 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
             if (key.method, key.sampler, key.protocol, seed, metric) not in there:
                 writer.write(_row(run, network, dataset, key, seed, metric, value, 0.0))
 
-        for seed, predictive in zip(seeds, (truth, again), strict=True):
-            errors = metric_errors(predictive["chains"], predictive["labels"])
+        for seed, predictive in found.items():
+            errors = _metric_errors(predictive)
             for metric, value in {**_metrics(predictive), **errors, **reference.diagnostics(seed)}.items():
                 add(reference.key, seed, metric, value)
         for path in sorted(run.path.glob("predictive-*.safetensors")):
@@ -327,14 +341,15 @@ def add_fidelity(run: Run, reference: Reference, inputs: Sequence[Inputs]) -> Fi
             key = PosteriorKey(metadata["method"], int(metadata["ipc"]), metadata["sampler"], metadata["protocol"])
             for metric, value in _fidelity_rows(tensors, truth, path):
                 add(key, int(metadata["seed"]), metric, value)
-        for metric, value in _fidelity_rows(again, truth, reference.path):
-            add(reference.key, seeds[1], metric, value)
-    return fidelity(again["probs"], truth["probs"])
+        for seed, again in zip(reference.seeds[1:], others, strict=True):
+            for metric, value in _fidelity_rows(again, truth, reference.path):
+                add(reference.key, seed, metric, value)
+    return fidelity(others[0]["probs"], truth["probs"]) if others else None
 
 
 def _fidelity_rows(mine: dict[str, Tensor], truth: dict[str, Tensor], path: Path) -> Iterator[tuple[str, float]]:
     """Each measure and, where the predictives of single chains are there, its Monte Carlo error."""
-    for place in ("", "_corrupted", f"_{FOREIGN}"):
+    for place in ("", f"_{CORRUPTED}", f"_{FOREIGN}"):
         probs, labels, chains = f"probs{place}", f"labels{place}", f"chains{place}"
         if probs not in truth or probs not in mine:
             continue

@@ -11,9 +11,9 @@ from bpc.data import Dataset, Split
 from bpc.seeding import derive_seed
 from evaluation.predictive import pick_images
 
-__all__ = ["FOREIGN", "MIXED_CLEAN_IMAGES", "Inputs", "every_corruption", "foreign", "mixed_corruptions"]
+__all__ = ["CORRUPTED", "FOREIGN", "MIXED_CLEAN_IMAGES", "Inputs", "every_corruption", "foreign", "mixed_corruptions"]
 
-FOREIGN = "foreign"  # names of inputs
+FOREIGN, CORRUPTED = "foreign", "corrupted"  # names of inputs
 MIXED_IMAGES = 750  # ten for each of 15 corruptions at 5 severities
 MIXED_CLEAN_IMAGES = 200  # the images these are made of, where they are generated
 
@@ -36,7 +36,7 @@ def mixed_corruptions(corruptions: Iterable[tuple[str, int, Split]], count: int 
     for i, (_, _, split) in enumerate(parts):
         index = (torch.arange(each) + i * each) % len(split)
         taken.append(split.take(index.to(split.images.device)))
-    return Inputs("corrupted", _join(taken))
+    return Inputs(CORRUPTED, _join(taken))
 
 
 def every_corruption(corruptions: Iterable[tuple[str, int, Split]], images: int) -> list[Inputs]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig
 from bpc.budget import pairs_at_once
-from bpc.coreset import Pseudocoreset, check_coreset
+from bpc.coreset import Pseudocoreset, check_coreset, common_labels
 from bpc.data import Dataset
 from bpc.errors import ConfigError, unknown_name
 from bpc.models import Network
@@ -110,8 +110,9 @@ def sample_kim2022(
         raise ConfigError(f"{len(coresets)} coresets for {len(seeds)} seeds: give one, or one for each.")
     for coreset in coresets:
         check_coreset(coreset, dataset, network)
-        if len(coreset) != len(coresets[0]) or not torch.equal(coreset.labels, coresets[0].labels):
-            raise ConfigError("Coresets evaluated together must have the same labels in the same order.")
+        if len(coreset) != len(coresets[0]):
+            raise ConfigError("Coresets evaluated together must have the same number of points.")
+    common_labels(coresets)  # refuses those that differ
     device = dataset.test.images.device
     split = pick_images(dataset.test, config.test_images)
     m = len(coresets[0])
@@ -125,7 +126,7 @@ def sample_kim2022(
         one = len(mine) == 1
         points = mine[0].points if one else torch.stack([c.points for c in mine])
         weights = mine[0].weights if one else torch.stack([c.weights for c in mine])
-        plan = _plan(network, mine[0], points.to(device), weights.to(device), config, augment)
+        plan = _plan(network, mine, points.to(device), weights.to(device), config, augment)
         checkpoint = None if file is None else file(f"chains-{config_hash}-{chosen[0]}-{chosen[-1]}.safetensors")
         predictive = Predictive(network, dataset, split, len(chosen))
         started = time.monotonic()
@@ -166,14 +167,16 @@ def iterations(network: Network, coreset: Pseudocoreset, config: Kim2022Config) 
 
 def _plan(
     network: Network,
-    coreset: Pseudocoreset,
+    coresets: Sequence[Pseudocoreset],
     points: Tensor,
     weights: Tensor,
     config: Kim2022Config,
     augment: AugmentConfig | None,
 ) -> ChainPlan:
-    settings = kim2022_settings(config.protocol, config.sampler, coreset.ipc, network.num_params, **config.overrides)
-    labels, own = coreset.labels.to(points.device), config.protocol.endswith("default-init")
+    settings = kim2022_settings(
+        config.protocol, config.sampler, coresets[0].ipc, network.num_params, **config.overrides
+    )
+    labels, own = common_labels(coresets).to(points.device), config.protocol.endswith("default-init")
     return kim2022_plan(config.sampler, network, points, labels, weights, settings, augment, default_init=own)
 
 

@@ -116,11 +116,14 @@ METRICS: dict[str, MetricInfo] = {
     "test_error": MetricInfo("fraction", False),
     "mce": MetricInfo("fraction", False),
 }
+# On the mixed corruptions, apart from the clean test set
+METRICS |= {f"{name}_corrupted": METRICS[name] for name in ("accuracy", "nll", "nll_calibrated", "ece")}
 # Monte Carlo standard errors of pooled predictives (`evaluation.monte_carlo`)
 METRICS |= {
     f"{name}_mcse": MetricInfo(METRICS[name].unit, False)
     for name in (
-        *("accuracy", "nll", "ece", "brier"),
+        *("accuracy", "nll", "nll_calibrated", "ece", "brier"),
+        *("accuracy_corrupted", "nll_corrupted", "nll_calibrated_corrupted", "ece_corrupted"),
         *(f"{m}{e}" for e in ("", "_corrupted", "_foreign") for m in ("agreement", "tv", "sym_kl", "entropy_gap")),
     )
 }

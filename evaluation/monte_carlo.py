@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evaluation.calibration import calibrated_nll
 from evaluation.fidelity import Fidelity, fidelity
 from evaluation.metrics import compute, empty_sums, update
 
@@ -37,7 +38,8 @@ def jackknife_error(statistics: Tensor) -> Tensor:
 
 
 def metric_errors(chains: Tensor, labels: Tensor) -> dict[str, float]:
-    """Monte Carlo error of accuracy, NLL, ECE and Brier score, named ``nll_mcse``; none for a lone chain.
+    """Monte Carlo error of accuracy, NLL, NLL at the best temperature, ECE and Brier score, named ``nll_mcse``; none for a lone
+    chain.
 
     Args:
         chains: (c, n, y), each chain's predictive.
@@ -45,7 +47,9 @@ def metric_errors(chains: Tensor, labels: Tensor) -> dict[str, float]:
     """
     if len(chains) < 2:
         return {}
-    found = compute(update(empty_sums((len(chains),)), leave_one_out(chains), labels))
+    others = leave_one_out(chains)
+    found = compute(update(empty_sums((len(chains),)), others, labels))
+    found["nll_calibrated"] = calibrated_nll(others, labels)["nll_calibrated"]
     return {f"{name}{MCSE}": float(jackknife_error(values)) for name, values in found.items()}
 
 

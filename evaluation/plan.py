@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bpc.errors import unknown_name
+
+if TYPE_CHECKING:
+    from evaluation.table import Table
 
 __all__ = ["SCALES", "Command", "Step", "Target", "plan_of"]
 
@@ -48,11 +52,13 @@ class Target:
         what: in a line.
         commands: (name of the scale, folder, common flags) -> commands, in an order that works.
         published: rows of Table 4 of `evaluation.published` to stand beside variants of one method, by the variant's name.
+        tables: what `run.py tabulate` makes of its folder, if it is not a table of variants.
     """
 
     what: str
     commands: Callable[[str, Path, Command], Iterable[Command | tuple[str, Command]]]
     published: dict[str, tuple[str, str]] = field(default_factory=dict)
+    tables: Callable[[Path], list[Table]] | None = None
 
     def steps(self, scale: str, out: Path, common: Command) -> list[Step]:
         """The plan at a scale.
@@ -95,4 +101,6 @@ def _writes(command: Command) -> tuple[Path, ...]:
 
 
 def _overlap(a: Path, b: Path) -> bool:
-    return a == b or a in b.parents or b in a.parents
+    """Whether one is, or holds, the other; by their texts, since a plan of hundreds of steps compares a million."""
+    first, second = f"{a}/", f"{b}/"
+    return first.startswith(second) or second.startswith(first)

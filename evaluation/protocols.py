@@ -109,13 +109,13 @@ def kim2022_plan(
         sampler: one of `KIM2022_SAMPLERS`.
         network: the classifier.
         points: (m, c, h, w) shared by all chains, or (k, m, c, h, w).
-        labels: (m,).
+        labels: (m,), or soft: (m, y), or (k, m, y).
         weights: (m,), or (k, m), each chain's own; only their ratios count, since the potential has the (weighted) mean CE.
         settings: from `kim2022_settings`.
         augment: of the coreset at every gradient of A-SGHMC; HMC never augments.
         default_init: start from the network's usual initialisation, in place of N(0, sigma_theta^2).
     """
-    m = len(labels)
+    m = weights.shape[-1]
 
     def density_of(seen: Tensor) -> LogDensity:
         return kim2022_density(mean_cross_entropy(network, seen, labels, weights), m, settings.penalty)

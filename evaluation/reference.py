@@ -95,12 +95,20 @@ class Reference:
         network, dataset: what it was sampled with; `Reference` asks them for predictions.
         settings: of its sampler.
         config_hash: of its run.
+        runs: how many of its runs are asked for; a second one is there to be compared with the first.
     """
 
     def __init__(
-        self, path: Path, network: Network, dataset: Dataset, settings: ExactSettings, config_hash: str
+        self,
+        path: Path,
+        network: Network,
+        dataset: Dataset,
+        settings: ExactSettings,
+        config_hash: str,
+        runs: int = len(REFERENCE_SEEDS),
     ) -> None:
         self.path, self.network, self.dataset, self.settings = path, network, dataset, settings
+        self.seeds = REFERENCE_SEEDS[:runs]
         self._hash = config_hash
 
     @property
@@ -161,7 +169,7 @@ class Reference:
 
     def warn(self) -> None:
         """Say what is wrong with its temperature, whenever it is used."""
-        for seed in REFERENCE_SEEDS:
+        for seed in self.seeds:
             warn_of_heat(self.diagnostics(seed), f"the full data's posterior in {self.path}, run {seed + 1}")
 
 
@@ -172,34 +180,39 @@ def make_reference(
     settings: ExactSettings,
     *,
     device: torch.device,
+    runs: int = len(REFERENCE_SEEDS),
     checkpoint_seconds: float = 30.0,
     resume: bool = True,
     quick: ExactSettings | None = None,
     before: Callable[[float], None] = lambda seconds: None,
 ) -> Reference:
-    """Sample the posterior of the full training set twice and keep it in `path`, unless it is there. Resumes.
+    """Sample the posterior of the full training set `runs` times and keep it in `path`, unless it is there. Resumes.
 
-    The folder is a run of method `full`: for each of the two an ArviZ file, thinned weights, and rows of diagnostics.
+    The folder is a run of method `full`: for each time an ArviZ file, thinned weights, and rows of diagnostics. A second time can
+    be added to a folder with one.
 
     Args:
         path: the folder.
         network, dataset, settings: what is sampled and how.
         device: where; the dataset is there.
+        runs: 1 or 2.
         checkpoint_seconds: a kill loses no more.
         resume: False starts over.
         quick: the settings that --quick would give, for the message on the cost.
         before: called with the estimated seconds before sampling begins (it may ask for patience).
     """
+    seeds = REFERENCE_SEEDS[:runs]
     config = reference_record(network, dataset, settings)
     if resume and (path / "run.json").exists():
         record, expected = read_run(path), config_hash({"job": "reference", **config})
         done = record["status"] == "done" and not missing_outputs(path, record)
+        done = done and all((path / f"weights-{seed}.safetensors").is_file() for seed in seeds)
         if done and record["config_hash"] == expected:  # several may read it at once
-            reference = Reference(path, network, dataset, settings, expected)
+            reference = Reference(path, network, dataset, settings, expected, runs)
             reference.warn()
             return reference
     with Run(path, "reference", config, device, seed=0, resume=resume) as run:
-        reference = Reference(path, network, dataset, settings, run.hash)
+        reference = Reference(path, network, dataset, settings, run.hash, runs)
         posterior = exact_posterior(
             network,
             dataset.normalise(dataset.train.images),
@@ -211,9 +224,9 @@ def make_reference(
         with RowWriter(rows_path):  # opening it mends a torn last line
             pass
         rows = read_rows(rows_path)
-        weights = {seed: run.file(f"weights-{seed}.safetensors", promised=True) for seed in REFERENCE_SEEDS}
+        weights = {seed: run.file(f"weights-{seed}.safetensors", promised=True) for seed in seeds}
         done = {s for s in rows.loc[rows["metric"] == "mixed", "seed"] if s in weights and weights[s].is_file()}
-        left = [seed for seed in REFERENCE_SEEDS if seed not in done]
+        left = [seed for seed in seeds if seed not in done]
         draws = (settings.warmup + settings.samples) * settings.chains
         keep = _kept(network, settings)
         size = keep * settings.chains * network.num_params * 4 / 2**20
@@ -222,7 +235,7 @@ def make_reference(
         )
         times = ", twice," if len(left) > 1 else ""
         say(cost_words(f"the posterior of all {len(dataset.train):,} training images{times}", settings, cost, quick))
-        say(f"It is kept in {path} ({keep} draws of each chain, {2 * size:.0f} MB) and used again.")
+        say(f"It is kept in {path} ({keep} draws of each chain, {runs * size:.0f} MB) and used again.")
         before(cost(settings))
         with progress("Sampling the full data's posterior", draws * len(left)) as report:
             for i, seed in enumerate(left):

@@ -12,6 +12,7 @@ from bpc.errors import unknown_name
 from evaluation.kim2022_plan import BASELINES, KIM2022_TARGETS, LEARNED
 from evaluation.plan import Command, Step, Target, plan_of
 from evaluation.posterior_plan import POSTERIOR_TARGETS
+from evaluation.posteriors_plan import POSTERIORS_TARGETS
 from evaluation.ssl.studies import SSL_SCALES, table1
 from evaluation.vae.studies import VAE_PLANS, VAE_SCALES, VaeScale
 
@@ -72,6 +73,7 @@ def demo_plan(out: Path, seed: int, common: Sequence[str]) -> list[Step]:
 TARGETS = {
     "demo": Target(what="what run.py demo does: every method on digits, HMC and A-SGHMC", commands=_demo),
     **POSTERIOR_TARGETS,
+    **POSTERIORS_TARGETS,
     **KIM2022_TARGETS,
     "kim2022-fig6": Target(
         what="Figures 6 and 7 (C.5): Gaussian data, divergences in closed form", commands=_study("gaussian")

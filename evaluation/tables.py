@@ -53,6 +53,8 @@ METRIC_COLUMNS = {
     "tv_corrupted": Column(name="TV, corrupted", better="lower", ranked=True),
     "sym_kl_corrupted": Column(name="Sym. KL, corrupted", better="lower", ranked=True),
     "entropy_gap_corrupted": Column(name="ΔH, corrupted", better="zero", ranked=True),
+    "tv_foreign": Column(name="TV, foreign", better="lower", ranked=True),
+    "sym_kl_foreign": Column(name="Sym. KL, foreign", better="lower", ranked=True),
     "ece_equal_mass": Column(name="ECE (equal mass)", better="lower", ranked=True),
     "ece_classwise": Column(name="ECE (classwise)", better="lower", ranked=True),
     "aurc": Column(name="AURC", better="lower", ranked=True),

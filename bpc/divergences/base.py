@@ -30,7 +30,7 @@ class LearnedCoreset(NamedTuple):
     """What is being learned: the tensors of a coreset, and what the divergence learns beside them."""
 
     points: Tensor  # (m, ...), in the space the network sees
-    labels: Tensor  # (m,)
+    labels: Tensor  # (m,), or probabilities (m, y), which are then learned too
     weights: Tensor  # (m,), non-negative
     extras: Mapping[str, Tensor] = _NOTHING  # scalars, named as in `Divergence.extras`
 
@@ -80,6 +80,7 @@ class CoresetGradient(NamedTuple):
     weights: Tensor  # (m,)
     value: Tensor  # scalar; nan where only the gradient is known
     extras: Mapping[str, Tensor] = _NOTHING  # of every extra that the divergence declares
+    labels: Tensor | None = None  # (m, y), where the coreset's labels are probabilities
 
 
 class Divergence(Protocol):

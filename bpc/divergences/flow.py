@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from bpc.likelihood import LogLikelihood
+from bpc.likelihood import LogLikelihood, is_soft
 from bpc.pieces import params_gradient, pieces
 from bpc.weight_prior import WeightPrior
 
@@ -115,7 +115,7 @@ class Potential:
 
     def zeros(self) -> FlowGradient:
         """Where the sums of `products` start."""
-        soft = self.labels.is_floating_point()
+        soft = is_soft(self.labels)
         return FlowGradient(
             torch.zeros_like(self.points),
             torch.zeros_like(self.coefficients),

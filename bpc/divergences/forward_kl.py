@@ -22,7 +22,7 @@ from bpc.divergences.base import (
 from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord, digits_preset, kim2022_preset
 from bpc.errors import ConfigError
-from bpc.likelihood import LogLikelihood
+from bpc.likelihood import LogLikelihood, is_soft
 from bpc.pieces import points_gradient
 
 __all__ = ["ForwardKL", "ForwardKLConfig", "forward_kl_gradient"]
@@ -91,7 +91,7 @@ def forward_kl_gradient(
     weights = coreset.weights.detach()
     total = weights.sum() if reduction == "mean" else torch.ones_like(weights.sum())
     signs = torch.cat([weights.new_ones(s), -weights.new_ones(s)]) / (s * total)
-    log_lik, slope = points_gradient(
+    log_lik, slope, by_labels = points_gradient(
         log_likelihood,
         torch.cat([samples_core, samples_full]),
         coreset.points if views is None else torch.cat([views, views]),  # both terms see the same augmented coreset
@@ -105,7 +105,7 @@ def forward_kl_gradient(
     gaps = signs @ log_lik  # (m,), what a unit of weight adds
     value = gaps @ weights
     grad_weights = gaps - value / total if reduction == "mean" else gaps
-    return CoresetGradient(slope, grad_weights, value)
+    return CoresetGradient(slope, grad_weights, value, labels=by_labels)
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class ForwardKL:
         )
         points_sum, weights_sum = torch.zeros_like(coreset.points), torch.zeros_like(coreset.weights)
         value = weights_sum.new_zeros(())
+        labels_sum = torch.zeros_like(coreset.labels) if is_soft(coreset.labels) else None
         # some draws at a time from the noise on, so that memory does not grow with S
         block = max(1, config.at_once // (2 * len(coreset.labels))) if config.at_once else config.samples
         for first in range(0, config.samples, block):
@@ -161,7 +162,9 @@ class ForwardKL:
             share = count / config.samples
             points_sum, weights_sum = points_sum + share * part.points, weights_sum + share * part.weights
             value = value + share * part.value
-        return CoresetGradient(points_sum, weights_sum, value)
+            if labels_sum is not None and part.labels is not None:
+                labels_sum = labels_sum + share * part.labels
+        return CoresetGradient(points_sum, weights_sum, value, labels=labels_sum)
 
 
 _NOTE = "Image step size 1000 and momentum 0.5 are from the authors' code; the paper states neither."

@@ -23,7 +23,7 @@ from bpc.divergences.covariance import covariance_surrogate, posterior_residual
 from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord, digits_preset, kim2022_preset
 from bpc.errors import ConfigError
-from bpc.likelihood import LogLikelihood
+from bpc.likelihood import LogLikelihood, is_soft
 from bpc.pieces import log_likelihoods, pieces
 
 __all__ = ["ReverseKL", "ReverseKLConfig", "reverse_kl_gradient"]
@@ -95,18 +95,20 @@ def reverse_kl_gradient(
     log_lik_core = log_likelihoods(log_likelihood, samples, points, coreset.labels, at_once=at_once)
     residual = posterior_residual(log_lik_real, log_lik_core, effective, real_scale)
 
-    grad_points, grad_weights = torch.zeros_like(points), torch.zeros_like(weights)
+    labels, soft = coreset.labels.detach(), is_soft(coreset.labels)
+    leaves = (points, weights, labels.requires_grad_(True)) if soft else (points, weights)
+    sums = [torch.zeros_like(leaf) for leaf in leaves]
     for rows, columns in pieces(len(samples), len(points), at_once):
-        log_lik = log_likelihood(samples[rows], points[columns], coreset.labels[columns])
+        log_lik = log_likelihood(samples[rows], points[columns], labels[columns])
         surrogate = covariance_surrogate(residual[rows], log_lik, effective[columns], len(samples))
-        du, dw = torch.autograd.grad(surrogate, (points, weights), retain_graph=True)
-        grad_points += du
-        grad_weights += dw
+        for total, slope in zip(sums, torch.autograd.grad(surrogate, leaves, retain_graph=True), strict=True):
+            total += slope
+    grad_points, grad_weights = sums[:2]
     if seen is not None:  # through the augmentation, back to the images
         (grad_points,) = torch.autograd.grad(seen, coreset.points, grad_points)
     scale = float(len(points)) if reduction == "mean" else 1.0
     unknown = grad_weights.new_full((), float("nan"))
-    return CoresetGradient(scale * grad_points, scale * grad_weights, unknown)
+    return CoresetGradient(scale * grad_points, scale * grad_weights, unknown, labels=scale * sums[2] if soft else None)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class RKLPath:
         late = list(range(len(ends) - path.late, len(ends)))
         value, slopes = self._loss(torch.stack([ends[i].params for i in late]), coreset, real)
         found = flow_gradient(potential, dynamics, ends, dict(zip(late, slopes, strict=True)), window)
-        return CoresetGradient(found.points, self._weights(found, coreset), value)
+        return CoresetGradient(found.points, self._weights(found, coreset), value, labels=found.labels)
 
     def _default_init(self, generator: torch.Generator, like: Tensor) -> Tensor:
         """The network's own initialisation, (k, p)."""
@@ -225,7 +225,7 @@ DIVERGENCES.register(
     DivergenceRecord(
         name="rkl-path",
         label="BPC-rKL-path",
-        colour="#D55E00",
+        colour="#7B3294",
         marker="h",
         place=130,
         divergence=RKLPath,

@@ -26,7 +26,7 @@ from bpc.divergences.base import CoresetGradient, ExpertWindow, Extra, LearnedCo
 from bpc.divergences.inner import augmentation_draws, augmented, inner_trajectory
 from bpc.divergences.record import DIVERGENCES, DistillPreset, DivergenceRecord, digits_preset, kim2022_preset
 from bpc.errors import ConfigError
-from bpc.likelihood import LogLikelihood
+from bpc.likelihood import LogLikelihood, is_soft
 from bpc.pieces import pieces
 
 __all__ = ["Wasserstein", "WassersteinConfig", "wasserstein_gradient", "wasserstein_loss"]
@@ -89,7 +89,9 @@ def wasserstein_loss(iterates: Tensor, experts: ExpertWindow, *, diagonal: bool)
 class _Step(NamedTuple):
     """One inner step's gradient and what it was computed from."""
 
-    leaves: tuple[Tensor, Tensor, Tensor]  # theta (p,), images (m, ...), shares (m,)
+    leaves: tuple[
+        Tensor, ...
+    ]  # theta (p,), images (m, ...), shares (m,), and labels (m, y) where they are probabilities
     gradient: Tensor  # (p,), with its graph
 
 
@@ -147,10 +149,11 @@ def wasserstein_gradient(
         adjoint = direct[-1]
 
     grad_points, grad_shares = torch.zeros_like(points), torch.zeros_like(shares)
+    grad_labels = torch.zeros_like(labels) if is_soft(labels) else None
     grad_lr = torch.zeros_like(eta)
     for t in reversed(range(len(draws))):
         seen = augmented(points, draws[t])
-        slope, along_points, along_shares, along = _second_order(
+        slope, along_points, along_shares, along_labels, along = _second_order(
             log_likelihood, iterates[t], seen.detach(), labels, shares, adjoint, kept.pop() if kept else None, at_once
         )
         # through the augmentation, back to the images
@@ -158,12 +161,14 @@ def wasserstein_gradient(
             eta * torch.autograd.grad(seen, points, along_points)[0] if seen is not points else eta * along_points
         )
         grad_shares -= eta * along_shares
+        if grad_labels is not None:
+            grad_labels -= eta * along_labels
         grad_lr -= along
         adjoint = adjoint - eta * slope
         if direct is not None:
             adjoint = adjoint + direct[t]
     grad_weights = (grad_shares - grad_shares @ shares) / coreset.weights.detach().sum()
-    return CoresetGradient(grad_points, grad_weights, value.detach(), {"student_lr": grad_lr})
+    return CoresetGradient(grad_points, grad_weights, value.detach(), {"student_lr": grad_lr}, grad_labels)
 
 
 def _steps_kept(m: int, steps: int, at_once: int) -> int:
@@ -175,9 +180,11 @@ def _steps_kept(m: int, steps: int, at_once: int) -> int:
 
 def _first_order(log_likelihood: LogLikelihood, params: Tensor, seen: Tensor, labels: Tensor, shares: Tensor) -> _Step:
     """One step's gradient g = d loss / d theta with its graph."""
-    leaves = params.detach().requires_grad_(True), seen.requires_grad_(True), shares.detach().requires_grad_(True)
-    theta, images, share = leaves
-    loss = -(log_likelihood(theta.unsqueeze(0), images, labels)[0] @ share)
+    theta, share, target = params.detach().requires_grad_(True), shares.detach().requires_grad_(True), labels.detach()
+    leaves: tuple[Tensor, ...] = (theta, seen.requires_grad_(True), share)
+    if is_soft(target):
+        leaves = (*leaves, target.requires_grad_(True))
+    loss = -(log_likelihood(theta.unsqueeze(0), seen, target)[0] @ share)
     (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
     return _Step(leaves, gradient)
 
@@ -191,22 +198,25 @@ def _second_order(
     adjoint: Tensor,
     kept: _Step | None,
     at_once: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The product g . lambda of one step, and its gradients with respect to theta, images and shares, in pieces.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The product g . lambda of one step, and its gradients with respect to theta, images, shares and labels, in pieces.
 
     Returns:
-        H lambda (p,), d(g . lambda)/d images (m, ...), d(g . lambda)/d shares (m,), g . lambda, all detached.
+        H lambda (p,), d(g . lambda)/d images (m, ...), d(g . lambda)/d shares (m,), d(g . lambda)/d labels (zeros where they are
+        classes), g . lambda, all detached.
     """
     slope, along_points, along_shares = torch.zeros_like(params), torch.zeros_like(seen), torch.zeros_like(shares)
-    along = torch.zeros_like(slope[0])
+    along, along_labels = torch.zeros_like(slope[0]), torch.zeros_like(labels)
     parts = [slice(None)] if kept else [part for _, part in pieces(1, len(labels), at_once)]
     for part in parts:
         step = kept or _first_order(log_likelihood, params, seen[part].detach(), labels[part], shares[part])
         projection = step.gradient @ adjoint
-        more, along_points[part], along_shares[part] = torch.autograd.grad(projection, step.leaves)
+        more, along_points[part], along_shares[part], *rest = torch.autograd.grad(projection, step.leaves)
+        if rest:
+            along_labels[part] = rest[0]
         slope += more
         along += projection.detach()
-    return slope, along_points, along_shares, along
+    return slope, along_points, along_shares, along_labels, along
 
 
 @dataclass(frozen=True)

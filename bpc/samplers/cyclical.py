@@ -91,7 +91,7 @@ class CyclicalInfo(NamedTuple):
     accept_prob: Tensor  # (k,), 1: there is no test
     accepted: Tensor  # (k,) bool
     diverged: Tensor  # (k,) bool: the chain met numbers that are not finite
-    leapfrogs: Tensor  # (k,) gradients
+    leapfrogs: Tensor  # (k,) gradients, those at anchors among them
     heat: Tensor  # (k,), excess temperature measured in this draw; nan without noise
 
 
@@ -125,9 +125,9 @@ def cyclical_sghmc(
         return CyclicalState(params.detach(), momentum.to(params.dtype), value, grad, steps, torch.zeros_like(grad), 0)
 
     def step(state: CyclicalState, generators: ChainGenerators) -> tuple[CyclicalState, CyclicalInfo]:
-        number, taken = state.draws % cycle.draws, config.steps
+        number, blocks = state.draws % cycle.draws, 1
         if number == 0:
-            taken += cycle.explored * config.steps
+            blocks += cycle.explored
             for explored in range(cycle.explored):
                 state = block(state, explored, generators)
         start, state = state, block(state, cycle.explored + number, generators)
@@ -139,7 +139,7 @@ def cyclical_sghmc(
         ones = torch.ones_like(state.step_size)
         diverged = ~torch.isfinite(state.params).all(1)
         state = state._replace(direction=direction, draws=state.draws + 1)
-        return state, CyclicalInfo(ones, ones.bool(), diverged, taken * ones, heat)
+        return state, CyclicalInfo(ones, ones.bool(), diverged, blocks * (config.steps + 1) * ones, heat)
 
     return Kernel(init, step)
 
@@ -161,7 +161,7 @@ def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
 def _gradients(settings: ExactSettings) -> int:
     """Of a draw, on average, rounded up."""
     cycle = CycleConfig(draws=settings.cycle)
-    return math.ceil(settings.leapfrog_steps * cycle.blocks / cycle.draws)
+    return math.ceil((settings.leapfrog_steps + 1) * cycle.blocks / cycle.draws)
 
 
 EXACT_SAMPLERS.register(ExactSampler(name="csghmc", label="Cyclical SGHMC", kernel=_exact, gradients=_gradients))

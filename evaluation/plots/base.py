@@ -77,8 +77,8 @@ def styles_of(labels: Sequence[str], names: Sequence[str]) -> dict[str, Style]:
 
 
 def _method_of(label: str) -> Method | None:
-    """The method that a label (our name or the shown one, augmented or not) stands for."""
-    plain = label.removesuffix(AUGMENTED)
+    """The method that a label (our name or the shown one, augmented or not, whatever is learned beside) stands for."""
+    plain = label.split(" (+")[0].split("+")[0]
     return next((method for method in METHODS if plain in (method.name, method.label)), None)
 
 

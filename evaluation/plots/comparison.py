@@ -93,7 +93,8 @@ def _comparison_figure(key: GroupKey, part: pd.DataFrame, path: Path, metrics: S
 def _comparison_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     names = []
     for place, (_, entry) in enumerate(rows.iterrows()):
-        known = METHODS.get(entry["method"]) if entry["method"] in METHODS else None
+        base = str(entry["method"]).split("+")[0]
+        known = METHODS.get(base) if base in METHODS else None
         color, marker = (known.colour, known.marker) if known else (GREY, "o")
         names.append(method_label(entry["method"], bool(entry["augment"])).replace(" (", "\n("))
         values = np.array([v for v in entry["values"] if math.isfinite(v)])

@@ -164,7 +164,7 @@ def _by_class(coreset: Pseudocoreset, most: int) -> tuple[list[list[int]], list[
     """Indices of the first `most` points of each class that has any, and these classes."""
     if most < 1:
         raise ConfigError(f"Expected at least one image a class to be shown; got {most}.")
-    labels = coreset.labels.tolist()
+    labels = coreset.classes.tolist()
     rows = {c: [i for i, label in enumerate(labels) if label == c][:most] for c in range(coreset.num_classes)}
     kept = [c for c, row in rows.items() if row]
     return [rows[c] for c in kept], kept

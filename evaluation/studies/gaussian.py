@@ -20,6 +20,7 @@ from evaluation.studies.figures import plot_gaussian_sizes, plot_gaussian_steps
 from evaluation.studies.learning import descend, steps_to_track, unlabelled
 from evaluation.studies.location import DIVERGENCES, METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw
+from evaluation.studies.predictive import PREDICTIVE, location_measures, plot_ranks, rank_table
 from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
 from evaluation.table import Table, tables_to_markdown
 
@@ -77,8 +78,9 @@ def run_gaussian_study(
 ) -> StudyResult:
     """Learn a coreset of every size under every divergence, and compute all three divergences of each exactly.
 
-    Writes ``gaussian.csv`` (the rows), ``gaussian-steps.csv`` (along the way), ``gaussian.md``, and for each kind of
-    weights ``gaussian-steps-<kind>.png`` (Figure 6, at the smallest size) and ``gaussian-sizes-<kind>.png`` (Figure 7).
+    Writes ``gaussian.csv`` (the rows), ``gaussian-steps.csv`` (along the way), ``gaussian.md``, ``gaussian-predictive.png``
+    (distances of predictives against KL), and for each kind of weights ``gaussian-steps-<kind>.png`` (Figure 6, at the smallest
+    size) and ``gaussian-sizes-<kind>.png`` (Figure 7).
 
     Args:
         out: a folder.
@@ -92,9 +94,9 @@ def run_gaussian_study(
 
     Returns:
         The tables, and the rows, one for each kind of weights, size, repeat and method: weights, size, repeat, method, steps,
-        reverse_kl (nats), w2_squared, forward_kl (nats), total_weight, and floor_<divergence>, the least that fixed weights
-        allow (zero for learned ones). Method ``random`` is a random subset of the data, its weights 1 under ``ones`` and N / M
-        otherwise.
+        reverse_kl (nats), w2_squared, forward_kl (nats), predictive_tv (fraction), predictive_sym_kl (nats), total_weight, and
+        floor_<divergence>, the least that fixed weights allow (zero for learned ones). Method ``random`` is a random subset of
+        the data, its weights 1 under ``ones`` and N / M otherwise.
     """
     settings = settings or GaussianStudy()
     for kind in weights:
@@ -124,7 +126,7 @@ def run_gaussian_study(
                 )
     table = _with_floors(pd.DataFrame(final), model)
     along = _with_floors(pd.DataFrame(curves), model)
-    return StudyResult(table, [_write(Path(out), table, along, seed, settings)])
+    return StudyResult(table, _write(Path(out), table, along, seed, settings))
 
 
 def _draw_data(model: LocationModel, seed: int) -> Tensor:
@@ -141,9 +143,11 @@ def _start(kind: str, size: int, random: bool = False) -> Tensor:
 
 
 def _judge(model: LocationModel, data: Tensor, points: Tensor, weights: Tensor) -> dict[str, float]:
-    """The three divergences, and the weights' sum."""
+    """The three divergences, distances between the predictives of a new datum, and the weights' sum."""
     truth = model.posterior(data, torch.ones(len(data), dtype=data.dtype))
-    return {**exact_divergences(model.posterior(points, weights), truth), "total_weight": float(weights.sum())}
+    core = model.posterior(points, weights)
+    predictive = location_measures(core, truth, torch.linalg.inv(model.precision))
+    return {**exact_divergences(core, truth), **predictive, "total_weight": float(weights.sum())}
 
 
 def _learning_curve(
@@ -186,8 +190,8 @@ def _with_floors(rows: pd.DataFrame, model: LocationModel) -> pd.DataFrame:
     return rows
 
 
-def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, settings: GaussianStudy) -> Table:
-    """The files; returns the table of ``gaussian.md``."""
+def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, settings: GaussianStudy) -> list[Table]:
+    """The files; returns the tables of ``gaussian.md``."""
     repeats = table["repeat"].nunique()
     steps = int(table["steps"].max())
     caption = (
@@ -203,18 +207,24 @@ def _write(out: Path, table: pd.DataFrame, along: pd.DataFrame, seed: int, setti
         "Floor: the value at equal means, which no coreset with these fixed weights can go below; with learned weights it is 0.",
         "Weights: ones are the paper's 1 per point, scaled ones N / M, learned ones start from 1 per point; a random subset "
         "beside learned ones has N / M.",
+        "Predictive: of a new datum, symmetric KL in all dimensions and TV as a mean over coordinates, in closed form.",
         "With weight 1, a random subset of all 100 points is the data: its divergences are 0 up to rounding.",
     ]
     columns = {
         "reverse_kl": divergence("KL(core‖full)"),
         "w2_squared": divergence("W₂²", "θ²"),
         "forward_kl": divergence("KL(full‖core)"),
+        **PREDICTIVE,
     }
     summary = study_table(table, keys=["weights", "size", "method"], columns=columns, caption=caption, notes=notes)
     write_csv(out, "gaussian", table, along)
-    write_text(out / "gaussian.md", tables_to_markdown([summary]))
+    ranked = {"reverse_kl": "KL(core‖full)", "forward_kl": "KL(full‖core)"}
+    tables = [summary, rank_table(table, ranked, what="Gaussian data, all kinds of weights", seed=seed)]
+    write_text(out / "gaussian.md", tables_to_markdown(tables))
+    title = "Gaussian data: do predictives rank coresets as the KL of their posteriors does?"
+    plot_ranks(table, ranked, out / "gaussian-predictive.png", title=title)
     for kind, part in table.groupby("weights"):
         smallest = along[(along["weights"] == kind) & (along["size"] == part["size"].min())]
         plot_gaussian_steps(smallest, out / f"gaussian-steps-{kind}.png")
         plot_gaussian_sizes(part, out / f"gaussian-sizes-{kind}.png")
-    return summary
+    return tables

@@ -31,6 +31,7 @@ from bpc.progress import plural
 from bpc.seeding import derive_seed
 from evaluation.studies.learning import unlabelled
 from evaluation.studies.normal import Normal, draw, grid_axis, kl
+from evaluation.studies.predictive import PREDICTIVE, linear_measures, plot_ranks, rank_table
 from evaluation.studies.regression import WithIntercept, diabetes_data, ends, learning_curve, random_subset, with_ones
 from evaluation.studies.regression_figures import OnGrid, plot_contours, plot_regression
 from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
@@ -119,8 +120,8 @@ def run_linear_study(
 ) -> StudyResult:
     """Learn coresets of the diabetes data under the reverse KL, and compute both KL divergences in closed form.
 
-    Writes ``linear.csv`` (the rows), ``linear-steps.csv``, ``linear.md``, ``linear.png`` (KL by size and by step) and
-    ``linear-contours.png`` (posteriors of two coefficients).
+    Writes ``linear.csv`` (the rows), ``linear-steps.csv``, ``linear.md``, ``linear.png`` (KL by size and by step),
+    ``linear-predictive.png`` (distances of predictives against KL) and ``linear-contours.png`` (posteriors of two coefficients).
 
     Args:
         out: a folder.
@@ -133,8 +134,9 @@ def run_linear_study(
 
     Returns:
         The tables, and the rows, one for each repeat, size and method: repeat, size, method, steps, reverse_kl, forward_kl,
-        their floors (all nats) and total_weight. Methods: ``random``, the subset with weights N / M that learning starts from;
-        ``rkl``; and ``rkl-exact``, the same with the closed form's gradient, which shows what the estimate's noise costs.
+        their floors (all nats), predictive_tv (fraction), predictive_sym_kl (nats) and total_weight. Methods: ``random``, the
+        subset with weights N / M that learning starts from; ``rkl``; and ``rkl-exact``, the same with the closed form's gradient,
+        which shows what the estimate's noise costs.
     """
     settings = settings or LinearStudy()
     if not sizes or repeats < 1:
@@ -146,6 +148,7 @@ def run_linear_study(
     def judge(coreset: LearnedCoreset) -> dict[str, float]:
         core = model.posterior(coreset.points, coreset.weights)
         values = {"reverse_kl": float(kl(core, truth)), "forward_kl": float(kl(truth, core))}
+        values |= linear_measures(core, truth, data[:, :-1], noise_std)
         return {**values, **model.floors(truth, len(coreset.points)), "total_weight": float(coreset.weights.sum())}
 
     def estimate(coreset: LearnedCoreset, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -185,9 +188,10 @@ def run_linear_study(
                     shown[size] = (random, model.posterior(end.points, end.weights))
     along = pd.DataFrame(rows)
     table = ends(along, steps)
-    summary = _table(table, noise_std, seed, steps, settings)
-    _write(Path(out), table, summary, along, truth, shown)
-    return StudyResult(table, [summary])
+    ranks = rank_table(table, TITLES, what="Bayesian linear regression on diabetes", seed=seed)
+    tables = [_table(table, noise_std, seed, steps, settings), ranks]
+    _write(Path(out), table, tables, along, truth, shown)
+    return StudyResult(table, tables)
 
 
 def _table(rows: pd.DataFrame, noise_std: float, seed: int, steps: int, settings: LinearStudy) -> Table:
@@ -203,23 +207,26 @@ def _table(rows: pd.DataFrame, noise_std: float, seed: int, steps: int, settings
         f"{noise_std:.3f} (least squares).",
         "Random: a uniform subset with weights N / M. It is where learning starts.",
         "Exact gradient: the same steps with the closed form's gradient, which a model without one does not have.",
+        "Predictive: distances between p(y | x) under both posteriors, in closed form, means over the 442 inputs.",
         "Floor: with fewer points than parameters the coreset posterior is the prior in some directions; no M points do better.",
     ]
-    columns = {name: divergence(title) for name, title in TITLES.items()}
+    columns = {name: divergence(title) for name, title in TITLES.items()} | PREDICTIVE
     return study_table(rows, keys=["size", "method"], columns=columns, caption=caption, notes=notes)
 
 
 def _write(
     out: Path,
     table: pd.DataFrame,
-    summary: Table,
+    tables: list[Table],
     along: pd.DataFrame,
     truth: Normal,
     shown: dict[int, tuple[Normal, Normal]],
 ) -> None:
     write_csv(out, "linear", table, along)
-    write_text(out / "linear.md", tables_to_markdown([summary]))
+    write_text(out / "linear.md", tables_to_markdown(tables))
     plot_regression(table, along, out / "linear.png", columns=TITLES, parameters=len(truth.mean))
+    title = "Linear regression: do predictives rank coresets as the KL of their posteriors does?"
+    plot_ranks(table, TITLES, out / "linear-predictive.png", title=title)
     # the smallest size that can be exact, if there is one
     size = min((s for s in shown if s >= len(truth.mean)), default=max(shown))
     posteriors = {"full": truth, "random": shown[size][0], "rkl": shown[size][1]}

@@ -25,6 +25,7 @@ from bpc.seeding import derive_seed
 from evaluation.studies.cubature import Cubature, cubature, kl_from, log_density_in_parts
 from evaluation.studies.logistic_model import CoresetChains, LogisticModel
 from evaluation.studies.normal import grid_axis, kl
+from evaluation.studies.predictive import PREDICTIVE, class_measures, logistic_probabilities, plot_ranks, rank_table
 from evaluation.studies.regression import cancer_data, ends, learning_curve, random_subset
 from evaluation.studies.regression_figures import OnGrid, plot_contours, plot_regression
 from evaluation.studies.tables import StudyResult, divergence, study_table, write_csv
@@ -76,23 +77,25 @@ class Judge:
     """
 
     def __init__(self, model: LogisticModel, points: Tensor, labels: Tensor, *, exact: bool) -> None:
-        self.model = model
+        self.model, self.points = model, points
         ones = torch.ones(len(points), dtype=points.dtype)
         self.density, self.laplace = model.posterior(points, labels, ones), model.laplace(points, labels, ones)
         self.truth = cubature(self.density, self.laplace) if exact else None
+        self.probs = logistic_probabilities(self.truth or self.laplace, points)
 
     def __call__(self, coreset: LearnedCoreset) -> dict[str, float]:
-        """Divergences by column, nats; the weights' sum."""
+        """Divergences by column, nats; distances between predictives at the data's points; the weights' sum."""
         values = (coreset.points, coreset.labels, coreset.weights)
         laplace = self.model.laplace(*values)
-        found = {}
+        found, known = {}, None
         if self.truth is not None:
             density = self.model.posterior(*values)
-            core = cubature(density, laplace)
+            known = core = cubature(density, laplace)
             found["reverse_kl"] = float(kl_from(core, self.density, self.truth.log_normaliser))
             found["forward_kl"] = float(kl_from(self.truth, density, core.log_normaliser))
         found["laplace_reverse_kl"] = float(kl(laplace, self.laplace))
         found["laplace_forward_kl"] = float(kl(self.laplace, laplace))
+        found |= class_measures(logistic_probabilities(known or laplace, self.points), self.probs)
         return {**found, "total_weight": float(coreset.weights.sum())}
 
 
@@ -110,7 +113,8 @@ def run_logistic_study(
     """Learn coresets of the breast-cancer data under the reverse KL, from HMC draws of the coreset posterior.
 
     Writes ``logistic.csv`` (the rows) and ``logistic-steps.csv``, and for each design ``logistic-<design>.md``,
-    ``logistic-<design>.png`` and, for ``pca2``, ``logistic-contours.png`` (data, learned points, posteriors of two coefficients).
+    ``logistic-<design>.png``, ``logistic-<design>-predictive.png`` (distances of predictives against KL) and, for ``pca2``,
+    ``logistic-contours.png`` (data, learned points, posteriors of two coefficients).
 
     Args:
         out: a folder.
@@ -125,7 +129,8 @@ def run_logistic_study(
     Returns:
         The tables, and the rows, one for each design, repeat, size and method (``random``, the subset with weights N / M that
         learning starts from, and ``rkl``): design, repeat, size, method, steps, reverse_kl and forward_kl (by cubature; nan
-        under ``full``), laplace_reverse_kl, laplace_forward_kl (all nats), total_weight, and acceptance (fraction; HMC's, the
+        under ``full``), laplace_reverse_kl, laplace_forward_kl (all nats), predictive_tv (fraction) and predictive_sym_kl
+        (nats; by cubature, under ``full`` of the Laplace approximations), total_weight, and acceptance (fraction; HMC's, the
         mean over learning).
     """
     settings = settings or LogisticStudy()
@@ -159,8 +164,14 @@ def run_logistic_study(
         along = pd.DataFrame(rows)
         ended.append(ends(along, steps))
         curves.append(along)
-        tables.append(_table(design, ended[-1], len(judge.laplace.mean), seed, steps, settings))
-        _write_design(Path(out), design, tables[-1], ended[-1], along, len(judge.laplace.mean))
+        kinds = EXACT if design == "pca2" else LAPLACE
+        what = f"Bayesian logistic regression on breast cancer, {len(judge.laplace.mean)} parameters"
+        mine = [
+            _table(design, ended[-1], len(judge.laplace.mean), seed, steps, settings),
+            rank_table(ended[-1], kinds, what=what, seed=seed),
+        ]
+        tables += mine
+        _write_design(Path(out), design, mine, ended[-1], along, len(judge.laplace.mean))
         if design == "pca2":
             size = max(shown) if max(shown) < 20 else min(s for s in shown if s >= 10)
             _draw_contours(Path(out), judge, (points, labels), *shown[size])
@@ -223,16 +234,22 @@ def _table(design: str, rows: pd.DataFrame, parameters: int, seed: int, steps: i
         notes.append(
             "Laplace: the same divergences between Laplace approximations, all that the study of 31 parameters has."
         )
-    columns = {name: divergence(title) for name, title in (EXACT | LAPLACE).items()}
+    notes.append(
+        "Predictive: distances between the predicted probabilities of the two posteriors, means over the 569 inputs, "
+        + ("by cubature." if exact else "under the Laplace approximations.")
+    )
+    columns = {name: divergence(title) for name, title in (EXACT | LAPLACE).items()} | PREDICTIVE
     return study_table(rows, keys=["size", "method"], columns=columns, caption=caption, notes=notes)
 
 
 def _write_design(
-    out: Path, design: str, table: Table, rows: pd.DataFrame, along: pd.DataFrame, parameters: int
+    out: Path, design: str, tables: list[Table], rows: pd.DataFrame, along: pd.DataFrame, parameters: int
 ) -> None:
-    write_text(out / f"logistic-{design}.md", tables_to_markdown([table]))
+    write_text(out / f"logistic-{design}.md", tables_to_markdown(tables))
     columns = EXACT if design == "pca2" else LAPLACE
     plot_regression(rows, along, out / f"logistic-{design}.png", columns=columns, parameters=parameters)
+    title = f"Logistic regression, {parameters} parameters: do predictives rank coresets as the KL does?"
+    plot_ranks(rows, columns, out / f"logistic-{design}-predictive.png", title=title)
 
 
 def _marginal(density: Posterior, found: Cubature) -> OnGrid:

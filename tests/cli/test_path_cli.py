@@ -63,3 +63,13 @@ def test_options_that_mean_nothing_are_refused_before_anything_is_made(tmp_path,
     assert run.main(arguments) != 0
     assert words in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_soft_labels_are_learned_kept_and_scored(tmp_path):
+    chain = ["--iterations", "3", "--burn-in", "1", "--leapfrog-steps", "2", "--seeds", "1", "--test-images", "20"]
+    arguments = [*PATH, *[a for a in SHORT if a != "--no-evaluate"], *chain, "--learn-labels", "--learn-weights"]
+    assert run.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    coreset = load_coreset(tmp_path / "out")
+    assert coreset.method == "rkl-path+labels+weights" and coreset.labels.shape == (10, 10)
+    assert "(+Labels, Weights)" in (tmp_path / "out" / "tables").joinpath("comparison.md").read_text()
+    assert run.main(["evaluate", *PATH[1:7], "--coreset", str(tmp_path / "out"), *chain]) == 0

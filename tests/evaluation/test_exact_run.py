@@ -72,6 +72,22 @@ def test_rows_are_the_metrics_of_the_saved_predictive(scored, inputs):
     assert not rows.duplicated(["method", "sampler", "seed", "metric"]).any()
 
 
+def test_a_reference_of_one_run_has_no_ceiling(scored, net, digits, inputs, tmp_path):
+    _, reference = scored
+    one = make_reference(reference.path, net, digits, reference.settings, device=torch.device("cpu"), runs=1)
+    learned = random_coreset(digits, 9).replace(method="fkl")
+    with open_run(tmp_path / "other") as run:
+        score_exact(run, net, digits, [learned], config(), seeds=[0], inputs=inputs)
+        assert add_fidelity(run, one, inputs[:3]) is None
+    rows = read_rows(tmp_path / "other" / "rows.csv")
+    full = rows[rows["method"] == "full"]
+    assert set(full["seed"]) == {0} and "tv" not in set(full["metric"])
+    assert "tv_foreign_mcse" in set(rows[rows["method"] == "fkl"]["metric"])
+    assert {"nll_corrupted", "nll_calibrated_corrupted", "nll_calibrated_mcse", "ece_corrupted_mcse"} <= set(
+        full["metric"]
+    )
+
+
 def test_the_saved_predictive_pools_the_chains(scored, net, digits, inputs):
     folder, _ = scored
     learned = random_coreset(digits, 9).replace(method="fkl")

@@ -175,3 +175,15 @@ def test_weights_that_were_deleted_are_sampled_again(net, digits, settings, tmp_
     assert "weights-0.safetensors is gone" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "r" / "weights-1.safetensors").stat().st_mtime_ns == other
     assert (tmp_path / "r" / "rows.csv").read_text() == rows
+
+
+def test_a_second_run_can_be_added_to_a_reference_of_one(net, digits, settings, tmp_path):
+    cpu = torch.device("cpu")
+    one = make_reference(tmp_path / "r", net, digits, settings, device=cpu, runs=1)
+    assert one.seeds == (0,) and not (tmp_path / "r" / "weights-1.safetensors").exists()
+    first = one.draws(0)
+    stamp = (tmp_path / "r" / "weights-0.safetensors").stat().st_mtime_ns
+    both = make_reference(tmp_path / "r", net, digits, settings, device=cpu)
+    assert both.seeds == (0, 1) and torch.equal(both.draws(0), first) and not torch.equal(both.draws(1), first)
+    assert (tmp_path / "r" / "weights-0.safetensors").stat().st_mtime_ns == stamp
+    assert make_reference(tmp_path / "r", net, digits, settings, device=cpu, runs=1).seeds == (0,)  # the first of two

@@ -19,7 +19,7 @@ from evaluation.studies.learning import descend, steps_to_track, unlabelled
 from evaluation.studies.location import METHODS, LocationModel, exact_divergences
 from evaluation.studies.normal import Normal, draw, kl, transport, wasserstein_squared
 from evaluation.studies.tables import divergence, study_table
-from evaluation.table import significant
+from evaluation.table import significant, tables_to_markdown
 
 DTYPE = torch.float64
 
@@ -154,13 +154,13 @@ def test_study_reaches_the_floor_and_learned_weights_go_below_it(tmp_path):
 
     pictures = ("steps-ones", "sizes-ones", "steps-learned", "sizes-learned")
     assert {p.name for p in tmp_path.iterdir()} == {
-        "gaussian.csv", "gaussian-steps.csv", "gaussian.md",
+        "gaussian.csv", "gaussian-steps.csv", "gaussian.md", "gaussian-predictive.png", "gaussian-predictive.pdf",
         *(f"gaussian-{picture}.{suffix}" for picture in pictures for suffix in ("png", "pdf")),
     }  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "gaussian.csv"), table)
     assert imread(tmp_path / "gaussian-steps-ones.png").std() > 0.05
     text = (tmp_path / "gaussian.md").read_text()
-    assert "ours" in text and text == tables[0].to_markdown() + "\n"
+    assert "ours" in text and text == tables_to_markdown(tables)
     along = pd.read_csv(tmp_path / "gaussian-steps.csv")
     starts = along[(along["steps"] == 0) & (along["repeat"] == 0) & (along["size"] == 5) & (along["weights"] == "ones")]
     assert starts["reverse_kl"].nunique() == 1 and len(starts) == len(METHODS)  # all methods start at the same points

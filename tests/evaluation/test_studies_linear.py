@@ -121,12 +121,23 @@ def test_linear_study(tmp_path):
     assert (table["reverse_kl"] >= table["floor_reverse_kl"]).all()
     assert (table["forward_kl"] >= table["floor_forward_kl"]).all()
     assert (table.loc[table["method"] == "random", "total_weight"] - 442).abs().max() < 1e-9
-    pictures = {f"{name}.{suffix}" for name in ("linear", "linear-contours") for suffix in ("png", "pdf")}
+    pictures = {
+        f"{name}.{suffix}" for name in ("linear", "linear-contours", "linear-predictive") for suffix in ("png", "pdf")
+    }
     assert {p.name for p in tmp_path.iterdir()} == {"linear.csv", "linear-steps.csv", "linear.md", *pictures}
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "linear.csv"), table)
-    assert tables[0].headings == ["M", "Method", "KL(core‖full) (nats) ↓", "floor", "KL(full‖core) (nats) ↓", "floor"]
+    assert tables[0].headings == [
+        "M",
+        "Method",
+        "KL(core‖full) (nats) ↓",
+        "floor",
+        "KL(full‖core) (nats) ↓",
+        "floor",
+        "TV, predictive (fraction) ↓",
+        "Sym. KL, predictive (nats) ↓",
+    ]
     assert [len(block) for block in tables[0].blocks] == [3, 3]  # of one size each
-    for name in ("linear.png", "linear-contours.png"):
+    for name in ("linear.png", "linear-contours.png", "linear-predictive.png"):
         assert imread(tmp_path / name).std() > 0.05
 
 

@@ -226,12 +226,18 @@ def test_logistic_study(tmp_path):
     assert exact["pca2", "rkl"] == pytest.approx(laplace["pca2", "rkl"], rel=0.3)
     assert math.isnan(exact["full", "rkl"])  # 31 parameters: only Laplace, and named so
     assert laplace["full", "rkl"] < 0.5 * laplace["full", "random"]
-    assert [len(found.columns) for found in tables] == [6, 4]  # without columns that a design does not have
+    assert [len(found.columns) for found in tables] == [
+        8,
+        8,
+        6,
+        8,
+    ]  # without columns that a design does not have; ranks
     assert table["acceptance"].between(0.5, 1).all()
     assert "between the Laplace approximations" in (tmp_path / "logistic-full.md").read_text()
+    pictures = ("pca2", "full", "contours", "pca2-predictive", "full-predictive")
     assert {p.name for p in tmp_path.iterdir()} == {
         "logistic.csv", "logistic-steps.csv", "logistic-pca2.md", "logistic-full.md",
-        *(f"logistic-{picture}.{suffix}" for picture in ("pca2", "full", "contours") for suffix in ("png", "pdf")),
+        *(f"logistic-{picture}.{suffix}" for picture in pictures for suffix in ("png", "pdf")),
     }  # fmt: skip
     assert imread(tmp_path / "logistic-contours.png").std() > 0.05
     with pytest.raises(ConfigError, match="Did you mean 'pca2'"):

@@ -55,7 +55,7 @@ def test_the_schedule():
         old = state.params
         state, info = kernel.step(state, generators)
         first = draw % 2 == 0
-        assert (info.leapfrogs == (3 if first else 1)).all()
+        assert (info.leapfrogs == (6 if first else 2)).all()  # a move and an anchor each
         blocks = (0, 1, 2) if first else (3,)
         # moves in a row share a momentum: the new one of each is the old one of the next
         parts = [before, *(heat[b] for b in blocks)]
@@ -121,7 +121,7 @@ def test_published_exploration_falls_into_the_nearest_mode():
 
 def test_settings():
     settings = ExactSettings(sampler="csghmc", cycle=10, leapfrog_steps=7)
-    assert EXACT_SAMPLERS.get("csghmc").gradients(settings) == 14
+    assert EXACT_SAMPLERS.get("csghmc").gradients(settings) == 16
     assert ExactSettings(sampler="csghmc", cycle=5).record() != settings.record()
     assert ExactSettings(cycle=5).record() == ExactSettings().record()  # hmc has no cycles
     with pytest.raises(ConfigError, match="1 draw"):
