@@ -103,7 +103,9 @@ def run(jobs: list[Job], slots: dict[str, int], seconds: float, gpu: str) -> Non
                 print(f"{time.monotonic() - began:6.0f} s  {job.state} in {job.seconds:4.0f} s on {job.where}: "
                       f"{job.log.stem}{tail}", flush=True)  # fmt: skip
         busy = {where: sum(j.state == "running" and j.where == where for j in jobs) for where in slots}
-        for job in jobs:
+        for job in sorted(
+            jobs, key=lambda job: job.step.command[0] == "evaluate"
+        ):  # coresets first: others wait for them
             if job.ready and busy[job.where] < slots[job.where]:
                 busy[job.where] += 1
                 device = gpu if job.where == "cuda" else "cpu"
