@@ -74,7 +74,7 @@ def place(command: tuple[str, ...]) -> str:
 
 def jobs_of(names: list[str], out: Path, common: list[str]) -> list[Job]:
     """All steps of the plans TARGET:SCALE[:WORD], the first plan's first; of a plan with a word only steps that have it."""
-    found: list[Job] = []
+    found: dict[Path, Job] = {}
     for name in names:
         target, scale, word = [*name.split(":"), ""][:3]
         steps = find_target(target).steps(scale, out / target, ["--device", "DEVICE", *common])
@@ -82,9 +82,8 @@ def jobs_of(names: list[str], out: Path, common: list[str]) -> list[Job]:
         for i, step in enumerate(steps):
             if word in shlex.join(step.command) and all(n in mine for n in step.needs):
                 log = out / "logs" / f"{target}-{i:03d}-{step.command[0]}-{step.out.name}.log"
-                mine[i] = Job(step, [mine[n] for n in step.needs], place(step.command), log)
-        found += mine.values()
-    return found
+                mine[i] = found.setdefault(step.out, Job(step, [mine[n] for n in step.needs], place(step.command), log))
+    return list(found.values())
 
 
 def run(jobs: list[Job], slots: dict[str, int], seconds: float, gpu: str) -> None:
@@ -104,7 +103,9 @@ def run(jobs: list[Job], slots: dict[str, int], seconds: float, gpu: str) -> Non
                 print(f"{time.monotonic() - began:6.0f} s  {job.state} in {job.seconds:4.0f} s on {job.where}: "
                       f"{job.log.stem}{tail}", flush=True)  # fmt: skip
         busy = {where: sum(j.state == "running" and j.where == where for j in jobs) for where in slots}
-        for job in jobs:
+        for job in sorted(
+            jobs, key=lambda job: job.step.command[0] == "evaluate"
+        ):  # coresets first: others wait for them
             if job.ready and busy[job.where] < slots[job.where]:
                 busy[job.where] += 1
                 device = gpu if job.where == "cuda" else "cpu"

@@ -28,6 +28,7 @@ class Experts:
 EXAMPLES = """\
 run.py experts --dataset digits                                            10 experts of 6 epochs, seconds
 run.py experts --dataset cifar10 --width 32 --num-experts 4 --epochs 8     a small machine
+run.py experts --dataset cifar10 --width 32 --expert-init prior            from where the published chains start
 run.py experts --dataset cifar10 --num-experts 100 --epochs 50             as published, on a GPU"""
 
 

@@ -296,6 +296,23 @@ class ExpertFlags:
     expert_seed: Annotated[
         int, flag("Seed of the experts: runs with different --seed share one store.", "INT"), Between(0, MOST_SEED)
     ] = 0
+    expert_init: Annotated[
+        str,
+        flag(
+            """Where experts start. default: the network's usual initialisation, as published. prior: N(0, 0.1^2) for every
+            parameter, where the published chains start. Other experts: another store.""",
+            "default|prior",
+        ),
+    ] = "default"
+    expert_penalty: Annotated[
+        float | None,
+        flag(
+            """Weight of the norm of theta in the experts' loss, for 320,010 parameters; it is scaled to the network's size as
+            kim2022-scaled does. Default: 0 as published; 0.5, Table 3's at 1 image per class, with --expert-init prior.""",
+            "FLOAT",
+        ),
+        AtLeast(0),
+    ] = None
     together: Annotated[
         int | None, flag("Experts trained in one batch. Default: 1 on the CPU, 10 on a GPU.", "INT"), AtLeast(1)
     ] = None
@@ -453,6 +470,15 @@ class PosteriorFlags:
             diagonal, they have no other).""",
             "prior|diagonal",
         ),
+    ] = None
+    target: Annotated[
+        float | None,
+        flag(
+            f"""hmc, nuts, pt: acceptance probability that warm-up aims at. Higher is a smaller step: for rows with transitions that
+            diverged. Default: {usual("target")}.""",
+            "FRACTION",
+        ),
+        Between(0.3, 0.99),
     ] = None
     pool_step: Annotated[
         bool,

@@ -80,6 +80,18 @@ def short_hash(config: dict[str, Any]) -> str:
     return config_hash(config)[:8]
 
 
+def _expert_penalty(flags: ExpertFlags, num_params: int) -> float:
+    """Weight of the norm in the experts' loss, scaled to the network as `kim2022-scaled` scales it."""
+    from bpc.samplers.kim2022_presets import for_network, sampling_preset
+
+    row = sampling_preset("hmc", 1)
+    if flags.expert_penalty is not None:
+        row = replace(row, penalty=flags.expert_penalty)
+    elif flags.expert_init != "prior":
+        return 0.0
+    return for_network(row, "kim2022-scaled", num_params).penalty
+
+
 def experts_for(
     data: DataFlags,
     flags: ExpertFlags,
@@ -117,6 +129,8 @@ def experts_for(
         lr=flags.expert_lr or usual.expert_lr,
         batch_size=flags.expert_batch or usual.expert_batch,
         augment=setting.augment,
+        init=flags.expert_init,
+        penalty=_expert_penalty(flags, setting.network.num_params),
     )
     meta = store_meta(setting.dataset, setting.network, config, flags.expert_seed)
     path = path or flags.experts or default_out("experts", setting.dataset.name, setting.network.name, short_hash(meta))

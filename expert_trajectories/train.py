@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bpc.augment import AugmentConfig, apply, draw
 from bpc.data import Dataset, Split
-from bpc.errors import ConfigError, NumericalError
+from bpc.errors import ConfigError, NumericalError, unknown_name
 from bpc.models import Network
 from bpc.pieces import pieces
 from bpc.seeding import make_generator
@@ -22,6 +22,8 @@ from expert_trajectories.store import TrajectoryStore
 
 __all__ = ["ExpertConfig", "ExpertProgress", "estimate_seconds", "store_meta", "train_experts"]
 
+INITS = ("default", "prior")
+PRIOR_STD = 0.1  # sigma_theta of Table 3: the start of the published chains
 CURVE_IMAGES = 2000  # test images that a learning curve is measured on
 
 
@@ -33,13 +35,22 @@ class ExpertConfig:
         lr: step size.
         batch_size: images per step; an epoch drops no image, its last batch is smaller.
         augment: differentiable augmentation of each batch, or None.
+        init: where experts start: ``default`` is the network's own initialisation, ``prior`` N(0, `PRIOR_STD`^2) for every
+            parameter, where the published chains start.
+        penalty: lambda of lambda ||theta||_2 in the loss, the published potential's; 0 with ``default`` as published.
     """
 
     lr: float = 0.01
     batch_size: int = 256
     augment: AugmentConfig | None = None
+    init: str = "default"
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise unknown_name("init", self.init, INITS)
+        if self.penalty < 0:
+            raise ConfigError(f"Experts need a penalty of 0 or more; got {self.penalty}.")
         if self.lr <= 0 or self.batch_size < 1:
             raise ConfigError(
                 f"Experts need a positive learning rate and batch size; got {self.lr}, {self.batch_size}."
@@ -65,11 +76,20 @@ def store_meta(dataset: Dataset, network: Network, config: ExpertConfig, seed: i
         "batch_size": config.batch_size,
         "augment": None if config.augment is None else _plain(asdict(config.augment)),
         "seed": seed,
+        **({"init": config.init} if config.init != "default" else {}),
+        **({"penalty": config.penalty} if config.penalty else {}),
     }
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
+
+
+def _init(network: Network, config: ExpertConfig, generator: torch.Generator) -> Tensor:
+    """Where an expert starts, (1, p)."""
+    if config.init == "prior":
+        return PRIOR_STD * torch.randn(1, network.num_params, generator=generator, device=generator.device)
+    return network.init(1, generator)
 
 
 @torch.no_grad()
@@ -126,6 +146,8 @@ def _epoch(
             gradient[rows] += torch.autograd.grad(losses.sum() / b, leaf)[0]
             loss_sum[rows] += losses.detach().sum(1)
             correct[rows] += (logits.detach().argmax(-1) == truth).sum(1)
+        if config.penalty:
+            gradient = gradient + config.penalty * params / torch.linalg.vector_norm(params, dim=1, keepdim=True)
         params = params - config.lr * gradient
     return params, loss_sum / n, correct / n
 
@@ -167,7 +189,9 @@ def train_experts(
         for e in experts:  # a kill may have come between two experts of a group: all go on from the same epoch
             store.truncate(e, done + 1)
         if done < 0:
-            params = torch.cat([network.init(1, make_generator(device, seed, "expert", e, "init")) for e in experts])
+            params = torch.cat(
+                [_init(network, config, make_generator(device, seed, "expert", e, "init")) for e in experts]
+            )
             loss, accuracy = _score(network, params, dataset, dataset.test)
             for i, e in enumerate(experts):
                 store.append(e, params[i], test_loss=float(loss[i]), test_accuracy=float(accuracy[i]))

@@ -47,6 +47,7 @@ from evaluation.diagnostics import diagnose, to_inference_data
 from evaluation.exact_chains import TRACKED
 from evaluation.fidelity import fidelity
 from evaluation.metrics import compute, empty_sums, update
+from evaluation.monte_carlo import leave_one_out
 from evaluation.predictive import Predictive, pick_images
 from evaluation.protocols import (
     ChainPlan,
@@ -131,8 +132,9 @@ def chain_rows(
     Returns:
         part, step, length (in published lengths; nan for exact chains), iterations, leapfrogs (of the whole chain), chain,
         accuracy, nll, ece, tv (to the reference; nan without one), tv_claimed (to the claimed density's predictive, all its
-        chains pooled; nan in the staircase), and of all chains of the step: acceptance, rms (of a parameter at the last draw),
-        conditioning_ce (mean over draws), rhat and ess (of predictions, 95 %; nan below 4 draws).
+        chains pooled, and of its own chains to the others; nan in the staircase), and of all chains of the step: acceptance, rms
+        (of a parameter at the last draw), conditioning_ce (mean over draws), rhat and ess (of predictions, 95 %; nan below 4
+        draws).
     """
     split = pick_images(dataset.test, study.test_images)
     seeds = [derive_seed(seed, "chain", c) for c in range(study.chains)]
@@ -155,13 +157,15 @@ def chain_rows(
         )
         probs = recorder.predictive.probs
         if step.name == CLAIMED:
-            truth = probs.mean(0)
+            truth, others = probs.mean(0), leave_one_out(probs)
         frame = pd.DataFrame(
             {k: v.tolist() for k, v in compute(update(empty_sums((len(probs),)), probs, split.labels)).items()}
         )
         frame = frame.drop(columns="brier").assign(
             tv=math.nan if reference is None else fidelity(probs, reference.to(probs)).tv.tolist(),
-            tv_claimed=math.nan if truth is None else fidelity(probs, truth).tv.tolist(),
+            tv_claimed=math.nan
+            if truth is None
+            else fidelity(probs, others if step.name == CLAIMED else truth).tv.tolist(),
             **recorder.of_all(),
         )
         names = {

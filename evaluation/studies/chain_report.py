@@ -156,7 +156,8 @@ def _staircase_table(rows: pd.DataFrame, where: str) -> Table:
 def _length_table(rows: pd.DataFrame, where: str) -> Table:
     part = rows[rows["part"] == LENGTH]
     notes = [
-        "The claimed density is exp(-M mean CE - M λ ‖θ‖), sampled by textbook HMC; TV to its predictive, chains pooled."
+        "The claimed density is exp(-M mean CE - M λ ‖θ‖), sampled by textbook HMC; TV to its predictive, chains pooled "
+        "(its own row: each chain to the others)."
     ]
     worst = float(part.loc[part["step"] == CLAIMED, "rhat"].max())
     if not worst <= RHAT_MAX:

@@ -177,7 +177,7 @@ def test_corruptions_have_their_own_table(here, coreset, tmp_path):
     text = (out / "tables" / "corruptions.md").read_text()
     assert r"gaussian\_noise" in text and "mCE" in text
     assert "@" not in (out / "tables" / "comparison.md").read_text()
-    assert lines_of(out / "rows.csv") == 1 + 2 * (8 + 1 + 3 * 75)
+    assert lines_of(out / "rows.csv") == 1 + 2 * (12 + 1 + 3 * 75)
 
 
 @pytest.mark.parametrize(

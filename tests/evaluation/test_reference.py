@@ -13,7 +13,7 @@ from evaluation.exact_chains import spread
 from evaluation.inputs import Inputs
 from evaluation.predictive import pick_images
 from evaluation.protocols import ExactSettings
-from evaluation.reference import make_reference, reference_record, reference_settings
+from evaluation.reference import load_reference, make_reference, reference_record, reference_settings
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,24 @@ def test_the_key_is_the_content(net, digits, settings):
     assert reference_record(net, digits, dataclasses.replace(settings, prior_std=0.2)) != base
     assert reference_record(net, digits, dataclasses.replace(settings, prior="fan-in")) != base
     assert reference_record(net, changed(digits), settings) == base
+
+
+def test_a_reference_that_is_there_is_loaded_by_its_folder(net, digits, settings, tmp_path):
+    """Without its settings; another network's, other images' and an unfinished one are refused."""
+    made = make(tmp_path / "r", net, digits, settings)
+    loaded = load_reference(tmp_path / "r", net, digits)
+    inputs = Inputs("test", pick_images(digits.test, 20))
+    assert loaded.settings == settings and torch.equal(loaded.predictive(0, inputs), made.predictive(0, inputs))
+    with pytest.raises(ConfigError, match="network"):
+        load_reference(tmp_path / "r", ConvNet(ConvNetConfig(width=5, depth=1), (1, 8, 8), 10), digits)
+    with pytest.raises(ConfigError, match="training_digest"):
+        load_reference(tmp_path / "r", net, changed(digits, labels=digits.train.labels.flip(0)))
+    record = (tmp_path / "r" / "run.json").read_text()
+    (tmp_path / "r" / "run.json").write_text(record.replace('"status": "done"', '"status": "running"'))
+    with pytest.raises(ConfigError, match="no finished reference"):
+        load_reference(tmp_path / "r", net, digits)
+    with pytest.raises(FileFormatError):
+        load_reference(tmp_path / "elsewhere", net, digits)
 
 
 def test_full_batches_are_sampled_as_coresets_are():

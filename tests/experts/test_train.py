@@ -88,3 +88,26 @@ def test_divergence_keeps_the_last_snapshot(tmp_path, few):
 def test_config_errors():
     with pytest.raises(ConfigError):
         ExpertConfig(lr=0.0)
+
+
+def test_experts_from_the_chains_start(tmp_path, net, few):
+    """N(0, 0.1^2) for gains too, the norm's pull in every step, and a key of their own."""
+    store = train(tmp_path, net, few, num_experts=2, epochs=1, lr=0.05, init="prior", penalty=0.7)
+    params = 0.1 * torch.randn(1, net.num_params, generator=make_generator("cpu", 0, "expert", 0, "init"))
+    assert torch.equal(store.snapshots(0, 0, 0), params)
+    assert float(store.snapshots(1, 0, 0).std()) == pytest.approx(0.1, rel=0.1)
+    order = torch.randperm(150, generator=make_generator("cpu", 0, "expert", 0, "epoch", 1, "order"))
+    for index in order.split(64):
+        params = params.detach().requires_grad_(True)
+        images = few.normalise(few.train.images[index])
+        loss = F.cross_entropy(net(params, images)[0], few.train.labels[index]) + 0.7 * params.norm()
+        loss.backward()
+        params = params - 0.05 * params.grad
+    torch.testing.assert_close(store.snapshots(0, 1, 1), params.detach(), rtol=1e-4, atol=1e-6)
+    usual = store_meta(few, net, ExpertConfig(), 0)
+    assert "init" not in usual and "penalty" not in usual  # stores of old keep their key
+    assert (store.meta["init"], store.meta["penalty"]) == ("prior", 0.7)
+    with pytest.raises(ConfigError, match="init"):
+        ExpertConfig(init="zeros")
+    with pytest.raises(ConfigError, match="penalty"):
+        ExpertConfig(penalty=-1.0)
