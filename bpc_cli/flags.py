@@ -474,8 +474,8 @@ class PosteriorFlags:
     target: Annotated[
         float | None,
         flag(
-            f"""hmc, nuts, pt: acceptance probability that warm-up aims at. Higher is a smaller step: for rows with transitions that
-            diverged. Default: {usual("target")}.""",
+            f"""hmc, nuts, pt: acceptance probability that warm-up aims at. Higher is a smaller step: for rows with transitions
+            that diverged. Default: {usual("target")}.""",
             "FRACTION",
         ),
         Between(0.3, 0.99),

@@ -52,7 +52,18 @@ run.py evaluate --dataset digits --width 8 --coreset a/ --protocol exact-scaled 
 
 def shared_settings(flags: PosteriorFlags) -> dict[str, Any]:
     """What coresets and reference have in common; None is a default."""
-    own = ("chains", "superchain", "max_tree_depth", "levels", "cycle", "prior", "prior_std", "temperature", "mass", "target")
+    own = (
+        "chains",
+        "superchain",
+        "max_tree_depth",
+        "levels",
+        "cycle",
+        "prior",
+        "prior_std",
+        "temperature",
+        "mass",
+        "target",
+    )
     return {**{name: getattr(flags, name) for name in own}, "pool_step": None if flags.pool_step else False}
 
 

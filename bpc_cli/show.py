@@ -59,7 +59,7 @@ def draw_coreset(run: Run, coreset: Pseudocoreset) -> None:
 
     from evaluation.plots import plot_coreset_grid, plot_distill_curve
 
-    plot_coreset_grid(coreset, run.picture("coreset.png"), class_names=coreset.provenance.get("class_names"))
+    plot_coreset_grid(coreset, run.file("coreset.png"), class_names=coreset.provenance.get("class_names"))
     log = run.path / "log.jsonl"
     if log.exists():
         plot_distill_curve(pd.read_json(log, lines=True), run.picture("learning.png"), method=coreset.method)

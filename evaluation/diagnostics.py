@@ -8,7 +8,7 @@ what is judged are the predictions, which are what is asked of a posterior.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 __all__ = [
     "EBFMI_MIN",
     "ESS_MIN",
+    "JUDGED",
     "RHAT_MAX",
     "Diagnostics",
     "diagnose",
     "halves_apart",
     "load_inference_data",
     "nested_rhat",
+    "only_diverged",
     "save_inference_data",
     "to_inference_data",
 ]
@@ -43,6 +45,8 @@ __all__ = [
 RHAT_MAX = 1.05  # of predictions: Vehtari et al. (2021) ask 1.01 of every scalar that is reported
 ESS_MIN = 400  # of predictions, all chains together (Vehtari et al. 2021)
 EBFMI_MIN = 0.3  # Betancourt (2016)
+# rows that say why a posterior has not mixed
+JUDGED = ("mixed", "divergences", "rhat_predictions", "ess_bulk_predictions", "ebfmi")
 PREDICTION_TAIL = 0.05  # the fraction of tracked predictions that may be worse than what is reported
 MIN_DRAWS = (
     4  # of a chain, which is cut into halves; twice as many of a lone one: fewer give no variance within the parts
@@ -191,6 +195,24 @@ def diagnose(data: az.InferenceData) -> Diagnostics:
         constant_predictions=int(constant.sum()),
         mixed=not faults and bool(np.isfinite(decided).all()),
         reasons=reasons + faults,
+    )
+
+
+def only_diverged(rows: Mapping[str, float]) -> bool:
+    """Whether a posterior has the row `mixed` at 0 for divergent transitions alone.
+
+    Under fixed-length HMC such a proposal is rejected, as one whose energy error is 10 nats is: it costs a draw, and biases
+    nothing as long as the chain leaves where it was made, which R-hat, ESS and E-BFMI judge. Tables give it a mark of its own.
+
+    Args:
+        rows: metrics of one posterior, by name.
+    """
+    return (
+        rows.get("mixed", math.nan) == 0.0
+        and rows.get("divergences", 0.0) > 0
+        and rows.get("rhat_predictions", math.nan) <= RHAT_MAX
+        and rows.get("ess_bulk_predictions", math.nan) >= ESS_MIN
+        and not rows.get("ebfmi", 1.0) < EBFMI_MIN
     )
 
 

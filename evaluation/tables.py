@@ -8,6 +8,7 @@ it compares with.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
@@ -15,7 +16,7 @@ from rich.console import Group, RenderableType
 from bpc.errors import DataError
 from bpc.files import write_text
 from evaluation.compare import GroupKey, groups, method_label, moments_of
-from evaluation.diagnostics import EBFMI_MIN, ESS_MIN, RHAT_MAX
+from evaluation.diagnostics import EBFMI_MIN, ESS_MIN, JUDGED, RHAT_MAX, only_diverged
 from evaluation.moments import Moments, spread_over
 from evaluation.table import Cell, Column, Table, TableRow, tables_to_latex, tables_to_markdown, unique_clauses
 
@@ -85,7 +86,7 @@ METRIC_COLUMNS = {
     "log_evidence": _diagnostic("Log evidence", 1),
 }
 _EXACT_ONLY = ("divergences",)  # the published protocols count none
-_UNMIXED = "†"
+_UNMIXED, _DIVERGED = "†", "‡"
 _METHOD = Column(name="Method", key=True, left=True)
 _IPC = Column(name="ipc", key=True)
 PUBLISHED = Column(name="published", short="paper", joined=True)
@@ -180,7 +181,7 @@ def _table(part: pd.DataFrame, metrics: list[str], caption: str) -> Table:
         for (method, augment), cells in block.groupby(["method", "augment"], sort=False):
             by_metric = {row["metric"]: row for _, row in cells.iterrows()}
             label, size = method_label(str(method), bool(augment)), str(block["ipc"].iloc[0])
-            mark = f" {_UNMIXED}" if "mixed" in by_metric and by_metric["mixed"]["mean"] != 1.0 else ""
+            mark = "".join(f" {m}" for m in _marks(by_metric))
             line: list[Cell] = [label + mark, "all" if method == "full" else size]
             for metric in metrics:
                 entry = by_metric.get(metric)
@@ -193,6 +194,19 @@ def _table(part: pd.DataFrame, metrics: list[str], caption: str) -> Table:
         blocks.append(tuple(rows))
     notes = tuple(_notes(part, metrics, bool(printed), gain))
     return Table(caption=caption, columns=tuple(columns), blocks=tuple(blocks), notes=notes, repeats="chains")
+
+
+def _marks(by_metric: dict[Any, pd.Series]) -> str:
+    """Of a row: a dagger where chains have not mixed, a double one where they only diverged."""
+    if "mixed" not in by_metric:
+        return ""
+    names = [name for name in JUDGED if name in by_metric]
+    seeds = [
+        dict(zip(names, values, strict=True)) for values in zip(*(by_metric[n]["values"] for n in names), strict=False)
+    ]
+    diverged = [only_diverged(seed) for seed in seeds]
+    unmixed = any(seed["mixed"] != 1.0 and not only for seed, only in zip(seeds, diverged, strict=True))
+    return _UNMIXED * unmixed + _DIVERGED * any(diverged)
 
 
 def _caption(key: GroupKey, part: pd.DataFrame, *, title: str, device: str | None, scale: str | None) -> str:
@@ -253,7 +267,8 @@ def _notes(part: pd.DataFrame, metrics: list[str], printed: bool, gain: bool) ->
     if "mixed" in set(part["metric"]) and (part.loc[part["metric"] == "mixed", "mean"] != 1.0).any():
         notes.append(
             f"{_UNMIXED} chains of at least one seed have not mixed: R-hat of predictions (95 %) above {RHAT_MAX}, their bulk "
-            f"ESS (95 %) below {ESS_MIN}, an E-BFMI below {EBFMI_MIN}, a divergence, or a chain that is stuck or not finite. "
-            "Read the row as what these chains found."
+            f"ESS (95 %) below {ESS_MIN}, an E-BFMI below {EBFMI_MIN}, or a chain that is stuck or not finite. Read the row as "
+            f"what these chains found. {_DIVERGED} transitions of at least one seed diverged (energy error above 1,000 nats) and "
+            "were rejected; by every other measure its chains have mixed."
         )
     return notes

@@ -62,7 +62,7 @@ class ExactSettings:
     backend: str = "native"
     chains: int = 4
     warmup: int = 100
-    samples: int = 300
+    samples: int = 400
     leapfrog_steps: int = 100
     max_tree_depth: int = 8
     superchain: int = 1
@@ -74,7 +74,7 @@ class ExactSettings:
     temperature: float = 1.0
     mass: str = "prior"
     pool_step: bool = True
-    target: float = 0.8
+    target: float = 0.9
     friction: float = 5.0
     batch: int = 0
     max_heat: float = 0.05

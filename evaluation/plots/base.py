@@ -138,7 +138,7 @@ def legend_below(figure: Figure | SubFigure, axes: Axes, columns: int, size: flo
     )
 
 
-def save(figure: Figure, path: Path | str) -> list[Path]:
+def save(figure: Figure, path: Path | str, *, pdf: bool = True) -> list[Path]:
     """Write a figure as PNG and, beside it under the same name, as PDF.
 
     Both are drawn before either is written, so that a figure that cannot be drawn leaves no file.
@@ -146,9 +146,10 @@ def save(figure: Figure, path: Path | str) -> list[Path]:
     Args:
         figure: what to write.
         path: the name, with either suffix or none.
+        pdf: False leaves it out, where pixels are all that there is and hundreds of runs draw one each.
 
     Returns:
-        The PNG and the PDF.
+        The files.
     """
     path = Path(path)
     stem = path.stem if path.suffix in (".png", ".pdf") else path.name
@@ -157,6 +158,8 @@ def save(figure: Figure, path: Path | str) -> list[Path]:
         "png": {"dpi": DPI, "metadata": {"Software": None}},
         "pdf": {"dpi": PRINT_DPI, "metadata": dict.fromkeys(["Creator", "Producer", "CreationDate"])},
     }
+    if not pdf:
+        del formats["pdf"]
     drawn = {}
     for suffix, options in formats.items():
         stream = io.BytesIO()

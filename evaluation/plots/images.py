@@ -56,7 +56,7 @@ def plot_coreset_grid(
     _show(axes, mosaic)
     axes.set_yticks([row * pitch + size / 2 for row in range(len(rows))], [names[c] for c in kept], fontsize=SMALL)
     figure.suptitle(title, fontsize=FONT)
-    return save(figure, path)
+    return save(figure, path, pdf=False)
 
 
 def plot_coresets_side_by_side(

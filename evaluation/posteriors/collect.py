@@ -14,9 +14,10 @@ import pandas as pd
 
 from bpc.coreset import load_coreset
 from bpc.errors import DataError
-from bpc.files import read_bytes
+from bpc.files import load_tensors, read_bytes
 from bpc.methods import METHODS
 from bpc.runs import RECORD, read_run
+from evaluation.diagnostics import only_diverged
 from evaluation.moments import Moments, moments
 from evaluation.monte_carlo import MCSE
 from evaluation.protocols import EXACT_PROTOCOLS
@@ -64,7 +65,9 @@ def collect(folder: Path) -> pd.DataFrame:
     Returns:
         A line for each posterior, with the columns of `POSTERIOR` and one for each metric (nan where it has none). ``coreset`` is
         the fingerprint of its file, and ``run 0`` and ``run 1`` for the full data, which stands in many folders and counts once
-        for each temperature and prior. ``learned_weights`` and ``points`` (M) are the coreset's own. ``device`` and ``scale`` say
+        for each temperature and prior. ``learned_weights`` and ``points`` (M) are the coreset's own (ipc for every class
+        where its file is gone). ``mixed`` is 1 also where nothing but divergent transitions speaks against it; ``diverged`` tells
+        which. ``device`` and ``scale`` say
         where and how much.
 
     Raises:
@@ -104,6 +107,13 @@ def _fingerprint(path: Path) -> str:
     return hashlib.sha256(read_bytes(path, what="a coreset")).hexdigest()[:DISTINGUISHED]
 
 
+def _classes(folder: Path) -> float:
+    """Of the dataset, by a predictive; nan without one."""
+    for path in folder.glob("predictive-*.safetensors"):
+        return float(load_tensors(path, what="a saved predictive")[0]["probs"].shape[-1])
+    return math.nan
+
+
 def _posteriors(folder: Path, made: dict[str, _Made]) -> Iterator[dict[str, Any]]:
     """The posteriors of one run."""
     record = read_run(folder)
@@ -116,21 +126,27 @@ def _posteriors(folder: Path, made: dict[str, _Made]) -> Iterator[dict[str, Any]
     }
     setting["prior_std"] = math.nan if setting["prior_std"] is None else float(setting["prior_std"])
     rows = read_rows(folder / "rows.csv")
+    classes = _classes(folder)
     keys = ["method", "ipc", "protocol", "dataset", "architecture", "sampler", "seed"]
     for key, part in rows.groupby(keys, sort=False):
         about = dict(zip(keys, key, strict=True))
         seed = int(about.pop("seed"))
         mine = names[seed - record["seed"]] if len(names) > 1 else names[0]
         coreset = f"run {seed}" if about["method"] == "full" else mine
+        found = dict(zip(part["metric"], part["value"], strict=True))
+        diverged = only_diverged(found)
+        if diverged:
+            found["mixed"] = 1.0
         yield {
             **about,
             **setting,
             "coreset": coreset,
-            **made.get(coreset, _Made(False, math.nan))._asdict(),
+            **made.get(coreset, _Made(False, int(about["ipc"]) * classes))._asdict(),
             "device": str(part["device"].iloc[0]),
             "scale": record["scale"],
             "seconds": float(part["seconds"].max()),
-            **dict(zip(part["metric"], part["value"], strict=True)),
+            **found,
+            "diverged": diverged,
         }
 
 
@@ -176,7 +192,7 @@ def cells_of(frame: pd.DataFrame) -> pd.DataFrame:
         `CELL`, metric, mean, spread (standard deviation over coresets), monte_carlo, n, n_nonfinite, unmixed, seconds (sum over
         posteriors).
     """
-    about = {*POSTERIOR, "points", "device", "scale", "seconds"}
+    about = {*POSTERIOR, "points", "device", "scale", "seconds", "diverged"}
     metrics = [name for name in frame.columns if name not in about and not name.endswith(MCSE)]
     records = []
     for key, part in frame.groupby(CELL, sort=False, dropna=False):

@@ -14,6 +14,7 @@ from evaluation.posteriors.relations import points_table, ranks_table
 from evaluation.posteriors.words import (
     CALIBRATION,
     CALIBRATION_TITLE,
+    DIVERGED,
     FIDELITY,
     FIDELITY_TITLE,
     IPC,
@@ -27,6 +28,7 @@ from evaluation.posteriors.words import (
     WARMTH,
     WARMTH_TITLE,
     WEIGHTS,
+    any_diverged,
     caption_of,
     number_of,
     posterior_label,
@@ -49,7 +51,7 @@ def _columns(metrics: Sequence[str], ending: str = "", *, ranked: bool = True) -
 
 def _notes(frame: pd.DataFrame, *more: str) -> tuple[str, ...]:
     unmixed = "mixed" in frame and bool((frame["mixed"] == 0.0).any())
-    return (SPREAD, *more, *((UNMIXED,) if unmixed else ()))
+    return (SPREAD, *more, *((UNMIXED,) if unmixed else ()), *((DIVERGED,) if any_diverged(frame) else ()))
 
 
 def _cells(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -194,7 +196,7 @@ def _mixing(frame: pd.DataFrame) -> Table | None:
     columns += [METRIC_COLUMNS.get(m, Column(name=m.capitalize(), digits=2)) for m in metrics]
     note = "The worst posterior of each row: largest R-hat, smallest ESS, largest TV between halves of the chains."
     caption = caption_of(MIXING_TITLE, posteriors, "Diagnostics of every exact posterior:")
-    return Table(caption=caption, columns=tuple(columns), blocks=(tuple(lines),), notes=(note, UNMIXED))
+    return Table(caption=caption, columns=tuple(columns), blocks=(tuple(lines),), notes=(note, UNMIXED, DIVERGED))
 
 
 def tables_of(frame: pd.DataFrame) -> list[Table]:

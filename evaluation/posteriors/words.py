@@ -10,7 +10,7 @@ from evaluation.moments import Moments
 from evaluation.posteriors.collect import cell_of
 from evaluation.table import Cell, Column, unique_clauses
 
-DAGGER = "†"
+DAGGER, DOUBLE_DAGGER = "†", "‡"
 FIDELITY_TITLE = "Which divergence gives the nearest posterior?"
 POINTS_TITLE = "How many points does a posterior need?"
 RANKS_TITLE = "Does the published score rank as the posterior does?"
@@ -31,7 +31,11 @@ SPREAD = (
 )
 UNMIXED = (
     f"{DAGGER} chains of at least one posterior have not mixed: R-hat of predictions (95 %) above {RHAT_MAX}, bulk ESS below "
-    f"{ESS_MIN}, E-BFMI below {EBFMI_MIN}, a divergence, or a chain that stood still or left the finite numbers."
+    f"{ESS_MIN}, E-BFMI below {EBFMI_MIN}, or a chain that stood still or left the finite numbers."
+)
+DIVERGED = (
+    f"{DOUBLE_DAGGER} some transitions of at least one posterior diverged (energy error above 1,000 nats) and were rejected; by "
+    "every other measure its chains have mixed. The table of mixing counts them."
 )
 METHOD = Column(name="Method", key=True, left=True)
 IPC = Column(name="ipc", key=True)
@@ -46,9 +50,15 @@ def weights_label(protocol: str, learned: bool) -> str:
 
 
 def posterior_label(part: pd.DataFrame) -> str:
-    """The method as a reader sees it, with a dagger where one of its posteriors has not mixed."""
-    label = method_label(str(part["method"].iloc[0]))
-    return f"{label} {DAGGER}" if "mixed" in part and bool((part["mixed"] == 0.0).any()) else label
+    """The method as a reader sees it; a dagger where a posterior has not mixed, a double one where one only diverged."""
+    unmixed = "mixed" in part and bool((part["mixed"] == 0.0).any())
+    marks = DAGGER * unmixed + DOUBLE_DAGGER * any_diverged(part)
+    return f"{method_label(str(part['method'].iloc[0]))} {marks}".rstrip()
+
+
+def any_diverged(frame: pd.DataFrame) -> bool:
+    """Whether divergent transitions alone speak against a posterior."""
+    return "diverged" in frame and bool(frame["diverged"].any())
 
 
 def number_of(part: pd.DataFrame, metric: str) -> list[Cell]:

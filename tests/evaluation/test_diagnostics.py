@@ -17,6 +17,7 @@ from evaluation.diagnostics import (
     halves_apart,
     load_inference_data,
     nested_rhat,
+    only_diverged,
     save_inference_data,
     to_inference_data,
 )
@@ -390,3 +391,12 @@ def test_nested_rhat_is_reported_where_chains_share_starts():
     assert diagnose(to_inference_data(**given, attrs={"superchain": 4})).nested_rhat_predictions > 1.05
     with pytest.raises(ConfigError, match="divides"):
         nested_rhat(np.zeros((16, 5, 1)), 5)
+
+
+def test_only_divergent_transitions_are_told_from_chains_that_have_not_mixed():
+    fine = {"mixed": 0.0, "divergences": 3.0, "rhat_predictions": 1.01, "ess_bulk_predictions": 500.0, "ebfmi": 0.9}
+    assert only_diverged(fine) and only_diverged({k: v for k, v in fine.items() if k != "ebfmi"})
+    for other in ({"mixed": 1.0}, {"divergences": 0.0}, {"rhat_predictions": 1.06}, {"ess_bulk_predictions": 399.0},
+                  {"ebfmi": 0.2}, {"rhat_predictions": math.nan}):  # fmt: skip
+        assert not only_diverged(fine | other), other
+    assert not only_diverged({})
