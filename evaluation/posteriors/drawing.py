@@ -25,6 +25,7 @@ __all__ = [
     "any_unmixed",
     "draw_cell",
     "draw_line",
+    "full_label",
     "legend_of",
     "log_x",
     "log_y",
@@ -135,6 +136,11 @@ def title_of(figure: Figure, title: str, frame: pd.DataFrame, note: str = KEY) -
     """The question, what it was measured on, and how to read the marks."""
     place = f"{frame['dataset'].iloc[0]}, {frame['architecture'].iloc[0]}"
     figure.suptitle(f"{title} {place}\n{note}", fontsize=FONT)
+
+
+def full_label(posteriors: pd.DataFrame, words: str) -> str:
+    """What a legend calls a line of the full data: with a dagger where one of its runs has not mixed."""
+    return f"{words} {DAGGER}" if any_unmixed(posteriors[posteriors["method"] == "full"]) else words
 
 
 def any_unmixed(frame: pd.DataFrame) -> bool:

@@ -18,6 +18,7 @@ from evaluation.posteriors.drawing import (
     SIZES,
     any_unmixed,
     draw_line,
+    full_label,
     legend_of,
     log_x,
     log_y,
@@ -75,7 +76,9 @@ def _fidelity(frame: pd.DataFrame, path: Path) -> list[Path]:
         for w in LINES
         if w in drawn
     ]
-    more.append(Line2D([], [], color="black", linestyle=(0, (4, 2)), label="two runs on the full data"))
+    more.append(
+        Line2D([], [], color="black", linestyle=(0, (4, 2)), label=full_label(posteriors, "two runs on the full data"))
+    )
     legend_of(figure, methods, more, unmixed=any_unmixed(mine))
     title_of(figure, FIDELITY_TITLE, posteriors)
     return save(figure, path)
@@ -167,7 +170,7 @@ def _calibration(frame: pd.DataFrame, path: Path) -> list[Path]:
             else:
                 axes.set_xlabel("images per class", fontsize=SMALL)
     more = [
-        Line2D([], [], color="black", label="full data"),
+        Line2D([], [], color="black", label=full_label(posteriors, "full data")),
         Line2D([], [], color=GREY, linestyle=":", label="at its best temperature"),
     ]
     legend_of(figure, methods, more, unmixed=any_unmixed(mine))

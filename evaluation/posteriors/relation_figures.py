@@ -15,6 +15,7 @@ from evaluation.posteriors.drawing import (
     MEASURES,
     any_unmixed,
     draw_cell,
+    full_label,
     legend_of,
     log_y,
     mark_unmixed,
@@ -67,7 +68,7 @@ def draw_points(frame: pd.DataFrame, path: Path) -> list[Path]:
     axes.set_ylabel("total variation to the full data's posterior (fraction)", fontsize=SMALL)
     more = [
         Line2D([], [], color=GREY, label="power law, band: 95 % bootstrap"),
-        Line2D([], [], color="black", linestyle=(0, (4, 2)), label="two runs on the full data"),
+        Line2D([], [], color="black", linestyle=(0, (4, 2)), label=full_label(posteriors, "two runs on the full data")),
     ]
     legend_of(figure, list(laws), more, unmixed=any_unmixed(mine))
     title_of(figure, POINTS_TITLE, posteriors)
