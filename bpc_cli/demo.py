@@ -13,8 +13,7 @@ __all__ = ["Demo", "run_demo"]
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The whole job on the embedded digits: experts, three divergences, baselines, HMC and A-SGHMC, one
-    exact posterior, tables, pictures."""
+    """The whole job on the embedded digits: experts, three divergences, baselines, HMC and A-SGHMC, a posterior, pictures."""
 
     out: Annotated[Path, flag("Where everything goes.", "DIR")] = Path("demo")
     seed: Seed = 0

@@ -62,7 +62,9 @@ def _demo(scale: str, out: Path, common: Command, seed: int = 0) -> Iterator[tup
             where = ["--out", str(out / "scores" / f"{method}-{sampler}")]
             yield stage, ["evaluate", "--coreset", *paths, "--sampler", sampler, *options, *where, *digits]
     # sampled until its chains have mixed, by a network whose gradients take a fifth of the time
-    stage = "7. Posterior:    run.py evaluate --dataset digits --coreset ... --protocol exact-scaled --width 8 --depth 1"
+    stage = (
+        "7. Posterior:    run.py evaluate --dataset digits --coreset ... --protocol exact-scaled --width 8 --depth 1"
+    )
     exact = ["--protocol", "exact-scaled", "--width", "8", "--depth", "1", "--warmup", "60", "--samples", "250"]
     exact += ["--reference", "none", "--no-beside-random", "--no-table", "--seed", str(seed)]
     where = ["--out", str(out / "scores" / "fkl-posterior")]
@@ -77,7 +79,9 @@ def demo_plan(out: Path, seed: int, common: Sequence[str]) -> list[Step]:
 
 
 TARGETS = {
-    "demo": Target(what="what run.py demo does: every method on digits, HMC and A-SGHMC, and one posterior whose chains have mixed", commands=_demo),
+    "demo": Target(
+        what="what run.py demo does: every method on digits, HMC and A-SGHMC, one exact posterior", commands=_demo
+    ),
     **POSTERIOR_TARGETS,
     **POSTERIORS_TARGETS,
     **KIM2022_TARGETS,
