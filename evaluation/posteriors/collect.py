@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from bpc.coreset import load_coreset
 from bpc.errors import DataError
 from bpc.files import load_tensors, read_bytes
 from bpc.methods import METHODS
-from bpc.runs import RECORD, read_run
+from bpc.runs import read_run
 from evaluation.diagnostics import only_diverged
 from evaluation.moments import Moments, moments
 from evaluation.monte_carlo import MCSE
@@ -35,6 +35,7 @@ CELL = [
     *SETTING,
 ]  # posteriors of one cell differ in their coreset alone
 POSTERIOR = [*CELL, "dataset", "architecture", "sampler", "coreset"]
+WEIGHTS = "+weights"  # behind the name of a method that learns them
 DISTINGUISHED = 12  # hex digits of a coreset's fingerprint
 
 
@@ -65,17 +66,16 @@ def collect(folder: Path) -> pd.DataFrame:
     Returns:
         A line for each posterior, with the columns of `POSTERIOR` and one for each metric (nan where it has none). ``coreset`` is
         the fingerprint of its file, and ``run 0`` and ``run 1`` for the full data, which stands in many folders and counts once
-        for each temperature and prior. ``learned_weights`` and ``points`` (M) are the coreset's own (ipc for every class
-        where its file is gone). ``mixed`` is 1 also where nothing but divergent transitions speaks against it; ``diverged`` tells
-        which. ``device`` and ``scale`` say
-        where and how much.
+        for each temperature and prior. ``fkl+weights`` is ``fkl`` with ``learned_weights``. ``points`` is M, ipc for every class
+        where the coreset's file is gone. ``mixed`` is 1 also where nothing but divergent transitions speaks against it; ``diverged``
+        tells which. ``device`` and ``scale`` say where and how much.
 
     Raises:
         DataError: no scored run there, or posteriors of several datasets or networks.
     """
-    made = _coresets(folder / CORESETS)
+    points = _points(folder / CORESETS)
     runs = [path.parent for name in SCORES for path in sorted((folder / name).rglob("rows.csv"))]
-    lines = [line for run in runs for line in _posteriors(run, made)]
+    lines = [line for run in runs for line in _posteriors(run, points)]
     if not lines:
         raise DataError(f"No scores in {folder / SCORES[0]}: run the plan first (run.py reproduce posteriors).")
     frame = pd.DataFrame(lines)
@@ -85,21 +85,12 @@ def collect(folder: Path) -> pd.DataFrame:
     return frame.drop_duplicates(POSTERIOR, keep="first").reset_index(drop=True)
 
 
-class _Made(NamedTuple):
-    """What is known of a coreset: whether its weights were learned, and how many points it has."""
-
-    learned_weights: bool
-    points: float
-
-
-def _coresets(folder: Path) -> dict[str, _Made]:
-    """By fingerprint."""
-    found = {}
-    for path in sorted(folder.glob("*/coreset.safetensors")):
-        config = read_run(path.parent)["config"] if (path.parent / RECORD).exists() else {}
-        learned = bool(config.get("learn_weights", False))
-        found[_fingerprint(path)] = _Made(learned, float(len(load_coreset(path).labels)))
-    return found
+def _points(folder: Path) -> dict[str, float]:
+    """M of each coreset, by fingerprint."""
+    return {
+        _fingerprint(path): float(len(load_coreset(path).labels))
+        for path in sorted(folder.glob("*/coreset.safetensors"))
+    }
 
 
 def _fingerprint(path: Path) -> str:
@@ -114,7 +105,7 @@ def _classes(folder: Path) -> float:
     return math.nan
 
 
-def _posteriors(folder: Path, made: dict[str, _Made]) -> Iterator[dict[str, Any]]:
+def _posteriors(folder: Path, points: dict[str, float]) -> Iterator[dict[str, Any]]:
     """The posteriors of one run."""
     record = read_run(folder)
     config = record["config"]
@@ -141,7 +132,9 @@ def _posteriors(folder: Path, made: dict[str, _Made]) -> Iterator[dict[str, Any]
             **about,
             **setting,
             "coreset": coreset,
-            **made.get(coreset, _Made(False, int(about["ipc"]) * classes))._asdict(),
+            "method": str(about["method"]).replace(WEIGHTS, ""),
+            "learned_weights": WEIGHTS in str(about["method"]),
+            "points": points.get(coreset, int(about["ipc"]) * classes),
             "device": str(part["device"].iloc[0]),
             "scale": record["scale"],
             "seconds": float(part["seconds"].max()),

@@ -56,6 +56,7 @@ class StudyFolder:
             return path
         count = ipc * CLASSES
         points = torch.randn(count, 1, 8, 8, generator=make_generator("cpu", seed, method, ipc, learn_weights))
+        method += "+weights" if learn_weights else ""
         coreset = Pseudocoreset(
             points=points, labels=torch.arange(CLASSES).repeat(ipc), weights=torch.ones(count), mean=(0.5,), std=(0.5,),
             dataset="digits", method=method, num_classes=CLASSES,
@@ -100,7 +101,8 @@ class StudyFolder:
                 values = metric_rows(error, 0.003)
                 if exact:
                     values |= fidelity_rows(tv, 0.004) | diagnostic_rows(mixed)
-                write(PosteriorKey(method, ipc, "hmc", protocol), seed, values)
+                name = f"{method}+weights" if learn_weights else method
+                write(PosteriorKey(name, ipc, "hmc", protocol), seed, values)
             if exact and full:
                 key = PosteriorKey("full", 129, "hmc", "exact")
                 for seed in (0, 1):
