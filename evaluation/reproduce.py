@@ -65,7 +65,7 @@ def _demo(scale: str, out: Path, common: Command, seed: int = 0) -> Iterator[tup
     stage = (
         "7. Posterior:    run.py evaluate --dataset digits --coreset ... --protocol exact-scaled --width 8 --depth 1"
     )
-    exact = ["--protocol", "exact-scaled", "--width", "8", "--depth", "1", "--warmup", "30", "--samples", "60"]
+    exact = ["--protocol", "exact-scaled", "--width", "8", "--depth", "1", "--warmup", "40", "--samples", "75"]
     exact += ["--chains", "16"]  # many short chains: a step of sixteen costs little more than one of four
     exact += ["--reference", "none", "--no-beside-random", "--no-table", "--seed", str(seed)]
     where = ["--out", str(out / "scores" / "fkl-posterior")]
