@@ -15,6 +15,7 @@ from evaluation.monte_carlo import fidelity_errors
 
 Row = dict[str, Any]
 MAIN = "hmc"  # the row that others' predictives are compared with
+READING = "## What it says"  # written by hand, below the tables: it stays when they are written again
 
 
 def write_tables(files: Sequence[Path], out: Path) -> None:
@@ -34,7 +35,9 @@ def write_tables(files: Sequence[Path], out: Path) -> None:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
-    (out / "tempering.md").write_text(_markdown(rows))
+    page = out / "tempering.md"
+    _, heading, reading = page.read_text().partition(READING) if page.exists() else ("", "", "")
+    page.write_text(_markdown(rows) + (f"\n{heading}{reading}" if heading else ""))
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
@@ -64,6 +67,7 @@ COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
     ("least swap rate", _number("swap_rate_min", 2)),
     ("barrier", _number("communication_barrier", 1)),
     ("acceptance", _number("acceptance", 2)),
+    ("divergences", _number("divergences", 0)),
     ("step", lambda row: "" if math.isnan(row["step_size"]) else f"{row['step_size']:.2g}"),
     ("CPU s", _number("cpu_seconds", 0)),
     ("s", _number("seconds", 0)),

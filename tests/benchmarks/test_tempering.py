@@ -30,8 +30,10 @@ def test_a_row_that_is_there_is_not_sampled_again(tmp_path, monkeypatch, capsys)
     tempering.main()
     first = (tmp_path / "tempering.md").read_text()
     assert len(capsys.readouterr().out.splitlines()) == 2
+    reading = "\n## What it says\n\nNothing yet.\n"
+    (tmp_path / "tempering.md").write_text(first + reading)
     tempering.main()
-    assert capsys.readouterr().out == "" and (tmp_path / "tempering.md").read_text() == first
+    assert capsys.readouterr().out == "" and (tmp_path / "tempering.md").read_text() == first + reading
     with (tmp_path / "tempering.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["row"] for row in rows] == ["hmc, 5 leapfrogs", "hmc, 20 leapfrogs"]
