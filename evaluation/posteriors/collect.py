@@ -67,8 +67,8 @@ def collect(folder: Path) -> pd.DataFrame:
         A line for each posterior, with the columns of `POSTERIOR` and one for each metric (nan where it has none). ``coreset`` is
         the fingerprint of its file, and ``run 0`` and ``run 1`` for the full data, which stands in many folders and counts once
         for each temperature and prior. ``fkl+weights`` is ``fkl`` with ``learned_weights``. ``points`` is M, ipc for every class
-        where the coreset's file is gone. ``mixed`` is 1 also where nothing but divergent transitions speaks against it; ``diverged``
-        tells which. ``device`` and ``scale`` say where and how much.
+        where the coreset's file is gone. ``mixed`` is 1 also where nothing but divergent transitions speaks against it;
+        ``diverged`` tells which. ``device`` and ``scale`` say where and how much.
 
     Raises:
         DataError: no scored run there, or posteriors of several datasets or networks.
