@@ -177,17 +177,3 @@ def test_the_plan_is_made_of_commands_that_parse(name, scale, tmp_path):
         needed = {steps[j].command[0] for j in steps[i].needs}
         assert needed & {"select", "distill"}
         assert ("reference" in needed) == ("none" not in steps[i].command and "exact" in " ".join(steps[i].command))
-
-
-@pytest.mark.slow  # three minutes of one core
-def test_the_smoke_scale_runs_and_nothing_in_it_is_believed(tmp_path):
-    import run
-
-    assert run.main(["reproduce", "posteriors", "--out", str(tmp_path / "s"), "--device", "cpu"]) == 0
-    text = (tmp_path / "s" / "posteriors.md").read_text()
-    assert text.count("?") >= 7 and "learned, sum N" in text and "| Random † | 2 | 0.3 | 1 |" in text
-    assert len(list((tmp_path / "s").glob("posteriors-*.png"))) == 5
-    cells = pd.read_csv(tmp_path / "s" / "posteriors.csv")
-    tv = cells[(cells["metric"] == "tv") & (cells["method"] == "fkl")]
-    assert (tv["monte_carlo"] > 0).all() and (tv["unmixed"] == tv["n"]).all()
-    assert {"tv_foreign", "nll_calibrated_corrupted", "agreement_corrupted"} <= set(cells["metric"])
