@@ -165,6 +165,7 @@ def test_without_data_chains_sample_the_prior(sampler):
         warmup=10,
         samples=60,
         mass="prior",
+        target=0.8,
         step_size=0.3,
         leapfrog_steps=7,
         max_tree_depth=4,

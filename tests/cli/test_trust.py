@@ -65,7 +65,7 @@ def test_kill_9_in_evaluate(place):
         return sorted((c[8], c[9], c[10]) for c in cells)  # seed, metric, value
 
     assert rows(killed) == rows(whole)
-    assert len(rows(whole)) == 3 * 8
+    assert len(rows(whole)) == 3 * 12
 
 
 def test_no_data_and_no_network(place):

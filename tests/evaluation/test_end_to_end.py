@@ -168,7 +168,7 @@ def test_a_conjugate_last_layer_is_predicted_as_in_closed_form(changes):
         LinearRegression(noise), points, torch.zeros(8, dtype=torch.long), weights, prior=isotropic(prior_std)
     )
     settings = ExactSettings(**{
-        "chains": 24, "warmup": 80, "samples": 200, "leapfrog_steps": 12, "step_size": 0.1, "prior": "isotropic",
+        "chains": 24, "warmup": 80, "samples": 200, "target": 0.8, "leapfrog_steps": 12, "step_size": 0.1, "prior": "isotropic",
         "prior_std": prior_std, "temperature": 1.0, "predictive_draws": 200, **changes,
     })  # fmt: skip
     (result,) = sample_posterior(

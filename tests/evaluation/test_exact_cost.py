@@ -67,8 +67,8 @@ def test_the_words_say_what_quick_would_do():
     settings = ExactSettings()
     quick, by_draws = settings.shorter(), lambda s: (s.warmup + s.samples) * s.leapfrog_steps / 100
     text = cost_words("fkl", settings, by_draws, quick)
-    assert text.startswith("Sampling fkl by hmc: 4 chains x 400 draws x 100 gradients, about 7 min here; --quick takes")
-    assert "about 62 s and may carry a dagger." in text
+    assert text.startswith("Sampling fkl by hmc: 4 chains x 500 draws x 100 gradients, about 8 min here; --quick takes")
+    assert "about 75 s and may carry a dagger." in text
     for less in (None, settings):  # already quick, or nothing that it would change
         assert "--quick" not in cost_words("fkl", settings, by_draws, less)
     assert "--quick" not in cost_words("fkl", settings, lambda s: by_draws(s) / 100, quick)
