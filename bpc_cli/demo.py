@@ -21,7 +21,7 @@ class Demo:
 
 
 EXAMPLES = """\
-run.py demo                   about 3 minutes on two cores; everything goes to demo/
+run.py demo                   3 to 3.5 minutes on two cores; everything goes to demo/
 run.py reproduce demo --dry-run    the same job as a list of commands"""
 
 
