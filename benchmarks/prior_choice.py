@@ -20,24 +20,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bpc.data import Dataset, load_dataset
-from bpc.likelihood import Classifier
 from bpc.models import ConvNet, ConvNetConfig, Network
-from bpc.posterior import Posterior
 from bpc.samplers import ExactSettings
-from bpc.weight_prior import WEIGHT_PRIORS
 from evaluation.diagnostics import diagnose, halves_apart
 from evaluation.exact_chains import TRACKED, sample_posterior
 from evaluation.inference_data import to_inference_data
 from evaluation.inputs import Inputs
 from evaluation.metrics import compute, empty_sums, update
 from evaluation.predictive import pick_images
+from evaluation.protocols import exact_posterior
 
 
 def held_out(network: Network, data: Dataset, settings: ExactSettings, seed: int) -> dict[str, Any]:
     """The posterior of `data.train`, asked about `data.test`, which holds the images that were left out of training."""
-    prior = WEIGHT_PRIORS.get(settings.prior).build(network, settings.prior_std)
     ones = torch.ones(len(data.train))
-    posterior = Posterior(Classifier(network), data.normalise(data.train.images), data.train.labels, ones, prior=prior)
+    posterior = exact_posterior(network, data.normalise(data.train.images), data.train.labels, ones, settings)
     began = time.monotonic()
     (result,) = sample_posterior(
         network,

@@ -27,7 +27,7 @@ from bpc.errors import ConfigError
 from bpc.posterior import Posterior
 from bpc.samplers.base import Kernel
 from bpc.samplers.record import EXACT_SAMPLERS, ExactSampler, ExactSettings
-from bpc.samplers.sghmc import GradientEstimator, SGHMCConfig, exact_gradient, measured_heat, move
+from bpc.samplers.sghmc import GradientEstimator, SGHMCConfig, exact_config, exact_gradient, measured_heat, move
 from bpc.seeding import ChainGenerators
 
 __all__ = ["CycleConfig", "CyclicalInfo", "CyclicalState", "cyclical_sghmc"]
@@ -145,17 +145,8 @@ def cyclical_sghmc(
 
 
 def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
-    return cyclical_sghmc(
-        exact_gradient(posterior, settings),
-        SGHMCConfig(
-            step_size=settings.step_size,
-            friction=settings.friction,
-            momentum_scale=1.0 / posterior.prior.scale,
-            width=posterior.prior.width,
-            steps=settings.leapfrog_steps,
-        ),
-        CycleConfig(draws=settings.cycle),
-    )
+    config = exact_config(posterior, settings)
+    return cyclical_sghmc(exact_gradient(posterior, settings), config, CycleConfig(draws=settings.cycle))
 
 
 def _gradients(settings: ExactSettings) -> int:

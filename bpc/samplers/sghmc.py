@@ -18,7 +18,7 @@ its mean over the draws that count is what callers report.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -36,6 +36,7 @@ __all__ = [
     "SGHMCConfig",
     "SGHMCInfo",
     "SGHMCState",
+    "exact_config",
     "exact_gradient",
     "measured_heat",
     "move",
@@ -267,19 +268,21 @@ def exact_gradient(posterior: Posterior, settings: ExactSettings) -> GradientEst
     return ControlVariates(posterior, settings.batch) if noisy else ExactGradient(posterior)
 
 
-def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
-    return sghmc(
-        exact_gradient(posterior, settings),
-        SGHMCConfig(
-            step_size=settings.step_size,
-            friction=settings.friction,
-            momentum_scale=1.0 / posterior.prior.scale,
-            width=posterior.prior.width,
-            steps=settings.leapfrog_steps,
-            warmup=settings.warmup,
-            max_heat=settings.max_heat or None,
-        ),
+def exact_config(posterior: Posterior, settings: ExactSettings) -> SGHMCConfig:
+    """The settings of the exact protocols as the dynamics take them: a fixed step, the prior's mass."""
+    return SGHMCConfig(
+        step_size=settings.step_size,
+        friction=settings.friction,
+        momentum_scale=1.0 / posterior.prior.scale,
+        width=posterior.prior.width,
+        steps=settings.leapfrog_steps,
     )
+
+
+def _exact(posterior: Posterior, settings: ExactSettings) -> Kernel[Any, Any]:
+    fixed = exact_config(posterior, settings)
+    adapted = replace(fixed, warmup=settings.warmup, max_heat=settings.max_heat or None)
+    return sghmc(exact_gradient(posterior, settings), adapted)
 
 
 EXACT_SAMPLERS.register(
